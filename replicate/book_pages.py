@@ -1,0 +1,226 @@
+"""Pages of the book that are made from data: scoreboard, claims, ambiguities, status, recorded results of each paper."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from replicate.cli_tables import difference, interval, metric_name, number, told
+from replicate.files import read_json
+from replicate.vocabulary import PAPERS, PROFILES
+from replicate.workflow import Job
+
+NAMES = {"lddr": "LDDR", "tcnn": "TCNN", "dan": "DAN", "rnn": "RNN", "ect": "ECT"}
+BADGES = {
+    **{"done": "success", "partial": "warning", "missing": "danger", "data absent": "light"},
+    **{"reproduced": "success", "direction holds": "info", "not reproduced": "danger", "inconclusive": "warning"},
+    **{"not testable": "secondary", "not run": "light", "not applicable": "light"},
+}
+SMOKE = "The numbers of a smoke run mean nothing: it only shows that every step works."
+
+
+def text(value: object) -> str:
+    """`value` as text that Markdown shows as it is, also inside a table."""
+    words = "–" if value is None else str(value)
+    return "".join(f"\\{c}" if c in "\\`*_$|<>[]{}#~" else c for c in words).replace("\n", " ")
+
+
+def badge(word: str) -> str:
+    """A state or verdict as a coloured badge."""
+    return f"{{bdg-{BADGES[word]}}}`{word}`"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def link(key: str | None, words: str) -> str:
+    """A link to the page of a notebook from a page at the top of the book."""
+    return f"[{words}]({key.removeprefix('notebooks/')})" if key else "–"
+
+
+def provenance(job: Job, status: Mapping | None) -> str:
+    """The notice under a notebook's title: what ran, on what, when; or that nothing ran."""
+    if status is None:
+        return (
+            f":::{{note}}\nThis notebook has not been run on this machine with profile `{job.profile}` and {job.faces} faces, so its "
+            f"code stands here without results. `replicate run {job.notebook} --profile {job.profile} --faces {job.faces}` runs it; "
+            "the numbers recorded earlier stand on the page of recorded results.\n:::"
+        )
+    line = (
+        f"profile **{job.profile}** · **{job.faces}** faces · seed {job.seed} · {status['seconds']:.0f} s on "
+        f"{text(status['device'])} · {status['finished_at'][:10]}"
+    )
+    if job.profile == "smoke":
+        return f":::{{warning}}\n{SMOKE}\n\n{line}\n:::"
+    return f"*{line}*"
+
+
+def generate(jobs: Sequence[Job]) -> dict[str, str]:
+    """Text of every generated page by its name."""
+    from replicate.evidence import artefacts, claims, rows
+
+    works = artefacts.as_json()
+    statements = claims.as_json()
+    numbers = rows.as_json()
+    pages = {
+        "scoreboard": scoreboard(works),
+        "claims": claims_page(statements),
+        "ambiguities": ambiguities_page(),
+        "status": status_page(jobs, numbers),
+    }
+    for paper in sorted({job.notebook.split("/")[0] for job in jobs}):
+        own = [r for r in numbers if r["artefact"].lower().startswith(f"{paper}-")]
+        verdicts = [c for c in statements if c["paper"] == paper]
+        pages[f"{paper}/recorded"] = recorded_page(paper, own, verdicts)
+    return pages
+
+
+def scoreboard(works: Sequence[Mapping]) -> str:
+    """All artefacts by paper with their states."""
+    parts = [
+        "# Scoreboard\n",
+        f"The five papers hold {len(works)} tables, figures and statements. An artefact is {badge('done')} when its notebook makes what "
+        "the paper shows, at the `cpu` profile or above, and the numbers or the figure are recorded.\n",
+    ]
+    states = list(dict.fromkeys(("done", "partial", "missing", "data absent", "not applicable")))
+    counts = []
+    for faces in ("synthetic", "real"):
+        tally = Counter(w["state"][faces] for w in works)
+        counts.append([f"{faces} faces", *(str(tally[state]) for state in states)])
+    parts.append(table(["", *(badge(s) for s in states)], counts))
+    for paper in PAPERS:
+        own = [w for w in works if w["paper"] == paper]
+        parts.append(f"## {NAMES[paper]}: {len(own)} artefacts\n")
+        lines = [
+            [
+                text(w["id"]),
+                text(w["title"]),
+                badge(w["state"]["synthetic"]),
+                badge(w["state"]["real"]),
+                link(w["notebook"], "open"),
+            ]
+            for w in own
+        ]
+        parts.append(table(["id", "what it shows", "synthetic", "real", "notebook"], lines))
+    return "\n".join(parts)
+
+
+def claims_page(statements: Sequence[Mapping]) -> str:
+    """All claims with their verdicts."""
+    parts = [
+        "# Claims\n",
+        f"The papers make {len(statements)} claims that can be tested by a comparison; {sum(c['transferable'] for c in statements)} of them "
+        "can be tested on any faces. What each verdict means stands in [](how_to_read.md).\n",
+    ]
+    for paper in PAPERS:
+        own = [c for c in statements if c["paper"] == paper]
+        parts.append(f"## {NAMES[paper]}: {len(own)} claims\n\n" + claims_table(own))
+    return "\n".join(parts)
+
+
+def claims_table(statements: Sequence[Mapping]) -> str:
+    """One line per claim and verdict."""
+    lines = []
+    for claim in statements:
+        head = [text(claim["id"]), text(claim["statement"])]
+        for verdict in told(claim):
+            lines.append([*head, *_verdict_cells(verdict)])
+            head = ["", ""]
+    header = ["id", "claim", "verdict", "faces", "profile", "left", "right", "difference [95 %]", "images", "note"]
+    return table(header, lines)
+
+
+def _verdict_cells(verdict: Mapping) -> list[str]:
+    sides = [number(verdict.get("left")), number(verdict.get("right")), difference(verdict)]
+    plain = [verdict.get("faces"), verdict.get("profile"), *sides, verdict.get("images"), verdict.get("note") or None]
+    return [badge(verdict["verdict"]), *(text(cell) for cell in plain)]
+
+
+def recorded_page(paper: str, numbers: Sequence[Mapping], statements: Sequence[Mapping]) -> str:
+    """Recorded results of one paper beside its published ones: real faces first, then synthetic."""
+    parts = [
+        f"# {NAMES[paper]}: recorded results\n",
+        "Every number that has been recorded for this paper, with the faces and the profile it was measured on. The page is made from "
+        "the recorded rows, so it is the same on a machine that has no real faces.\n",
+    ]
+    groups = sorted({(r["faces"], r["profile"]) for r in numbers}, key=lambda g: (g[0] != "real", -PROFILES.index(g[1])))
+    if not groups:
+        parts.append("Nothing has been recorded yet.\n")
+    for faces, profile in groups:
+        own = [r for r in numbers if (r["faces"], r["profile"]) == (faces, profile)]
+        parts.append(f"## {faces.capitalize()} faces, profile {profile}\n")
+        for artefact in dict.fromkeys(r["artefact"] for r in own):
+            rows = [r for r in own if r["artefact"] == artefact]
+            parts.append(f"### {text(artefact)}\n\n" + results_table(rows))
+    judged = [c for c in statements if told(c)[0]["verdict"] != "not run"]
+    if judged:
+        parts.append("## Verdicts\n\n" + claims_table(judged))
+    return "\n".join(parts)
+
+
+def results_table(rows: Sequence[Mapping]) -> str:
+    """One line per number with its interval and provenance."""
+    header = ["method", "test set", "metric", "ours [95 %]", "unit", "images", "seeds", "device", "recorded"]
+    lines = []
+    for r in rows:
+        subset = f"{r['protocol']} {r['subset']}"
+        cells = [r["method"], subset, metric_name(r), interval(r), r["unit"], r["images"], r["seeds"], r["device"], r["recorded_at"][:10]]
+        lines.append([text(cell) for cell in cells])
+    return table(header, lines)
+
+
+def ambiguities_page() -> str:
+    """Silences and contradictions of the papers and what is done about each."""
+    from replicate.evidence import ambiguities
+
+    parts = [
+        "# Ambiguities\n",
+        "Where a paper is silent, contradicts itself or differs from its official code, something has to be chosen. Each choice stands "
+        "here. The paper's own line is the default; the code's way is an ablation where it matters.\n",
+    ]
+    header = ["id", "where", "what is open", "readings", "choice", "reason"]
+    for paper in PAPERS:
+        own = ambiguities.load(paper)
+        if own:
+            lines = [[a.id, a.where, a.silence, a.options, a.choice, a.reason] for a in own]
+            parts.append(f"## {NAMES[paper]}\n\n" + table(header, ([text(cell) for cell in line] for line in lines)))
+    return "\n".join(parts)
+
+
+def status_page(jobs: Sequence[Job], numbers: Sequence[Mapping]) -> str:
+    """Every run on this machine and every recorded edition: time, device, date."""
+    parts = ["# Status\n", "## Runs on this machine\n"]
+    lines = [line for job in jobs for line in _runs_of(job.notebook)]
+    header = ["notebook", "profile", "faces", "seed", "result", "seconds", "device", "date", "commit"]
+    parts.append(table(header, lines) if lines else "No notebook has been run on this machine.\n")
+    parts.append("## Recorded editions\n")
+    parts.append(editions_table(numbers) if numbers else "Nothing has been recorded yet.\n")
+    return "\n".join(parts)
+
+
+def _runs_of(notebook: str) -> list[list[str]]:
+    from replicate.paths import cache
+
+    lines = []
+    for path in sorted((cache() / "notebooks").glob(f"*/*/*/{notebook}*.json")):
+        run = read_json(path)
+        result = {"done": "{bdg-success}`done`", "failed": "{bdg-danger}`failed`"}[run["exit"]]
+        plain = [run["profile"], run["faces"], run["seed"]]
+        tail = [f"{run['seconds']:.0f}", run["device"], run["finished_at"][:10], run["commit"]]
+        lines.append([link(notebook + ".ipynb", notebook), *map(text, plain), result, *map(text, tail)])
+    return lines
+
+
+def editions_table(numbers: Sequence[Mapping]) -> str:
+    """One line per artefact, faces and profile of the recorded rows."""
+    groups: dict[tuple, list[Mapping]] = {}
+    for row in numbers:
+        groups.setdefault((row["artefact"], row["faces"], row["profile"]), []).append(row)
+    lines = []
+    for key, rows in sorted(groups.items()):
+        newest = max(rows, key=lambda r: r["recorded_at"])
+        seconds = max((r["seconds"] or 0 for r in rows), default=0)
+        cells = [*key, len(rows), f"{seconds:.0f}", newest["device"], newest["recorded_at"][:10], newest["commit"]]
+        lines.append([text(cell) for cell in cells])
+    return table(["artefact", "faces", "profile", "numbers", "seconds", "device", "date", "commit"], lines)

@@ -1,0 +1,125 @@
+"""Landmarks of any picture: find the faces, run a trained method in each box, draw the result."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from replicate.errors import ReplicateError
+from replicate.faces.images import read_image, to_grey
+from replicate.files import atomic_write
+from replicate.vocabulary import PAPERS, check_one_of
+
+# Sides of the tight landmark box within the square that OpenCV's frontal-face cascade reports, as fractions of that square (left, top,
+# right, bottom): medians over 271 training faces of 300-W.
+LANDMARKS_IN_SQUARE = np.array([0.08, 0.23, 0.92, 1.07])
+LARGEST_SIDE = 1024  # the cascade runs on a copy no larger than this
+SMALLEST_FACE = 1 / 12  # of the longer side
+
+Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, boxes (n, 4) -> points (n, L, 2)
+
+
+def find_faces(image: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) of upright frontal faces, largest first, as a tight landmark box would lie.
+
+    Parameters
+    ----------
+    image : array
+        (H, W) or (H, W, 3) uint8.
+    """
+    grey = to_grey(image)
+    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
+    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    side = max(24, int(max(small.shape) * SMALLEST_FACE))
+    squares = np.asarray(cascade.detectMultiScale(small, 1.1, 5, minSize=(side, side)), float).reshape(-1, 4) / scale
+    squares = squares[np.argsort(-squares[:, 2])]
+    corner, size = squares[:, [0, 1, 0, 1]], squares[:, [2, 3, 2, 3]]
+    return corner + size * LANDMARKS_IN_SQUARE
+
+
+def check_box(box: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """One box (4,) as (1, 4).
+
+    Raises
+    ------
+    ReplicateError
+        If it has no area or lies outside the image.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = box
+    if not (np.isfinite(box).all() and x0 < x1 and y0 < y1 and x1 > 0 and y1 > 0 and x0 < width and y0 < height):
+        raise ReplicateError(
+            f"box: got {','.join(f'{v:g}' for v in box)}, expected x0,y0,x1,y1 with x0 < x1 and y0 < y1 that overlaps the image "
+            f"({width} x {height} pixels)."
+        )
+    return np.asarray(box, float)[None]
+
+
+def detect(path: Path, method: str, predict: Predictor, box: np.ndarray | None = None) -> list[dict]:
+    """Landmarks of every face in one image file; `seconds` is the time of the whole image, reading aside.
+
+    Raises
+    ------
+    ReplicateError
+        If the file cannot be read, the box is unusable, or no face is found.
+    """
+    image = read_image(path)
+    began = time.perf_counter()
+    boxes = find_faces(image) if box is None else check_box(box, image)
+    if not len(boxes):
+        raise ReplicateError(f"{path}: no upright frontal face was found. Give its box with --box x0,y0,x1,y1.")
+    points = predict(image, boxes)
+    seconds = round(time.perf_counter() - began, 4)
+    shared = {"image": str(path), "method": method}
+    return [
+        {**shared, "box": np.round(b, 2).tolist(), "points": np.round(p, 2).tolist(), "seconds": seconds}
+        for b, p in zip(boxes, points.astype(float), strict=True)
+    ]
+
+
+def predictor(method: str, profile: str, faces: str) -> Predictor:
+    """The trained model of a method from the store.
+
+    Raises
+    ------
+    ReplicateError
+        For a method whose code does not exist yet.
+    """
+    check_one_of("method", method, PAPERS)
+    makers = {"dan": _dan}
+    if method not in makers:
+        raise ReplicateError(f"method {method!r} cannot detect yet; there is: {', '.join(makers)}.")
+    return makers[method](profile, faces)
+
+
+def _dan(profile: str, faces: str) -> Predictor:
+    from replicate.faces.augment import cut_canvases
+    from replicate.faces.protocols import FaceSource
+    from replicate.methods import dan
+
+    config = dan.CONFIGS[profile, faces]
+    network, _ = dan.obtain(config, 2, FaceSource("300w", "train", faces, profile), profile, 0)
+
+    def predict(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        canvases = cut_canvases([image] * len(boxes), boxes.astype(np.float32), network.canonical, network.config.frame)
+        return dan.predict(network, canvases)[-1].float().numpy()
+
+    return predict
+
+
+def draw(path: Path, found: list[dict], output: Path) -> None:
+    """Write the image with boxes and landmarks of its faces to `output` (PNG or JPEG)."""
+    image = read_image(path)
+    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
+    for face in found:
+        x0, y0, x1, y1 = (round(v) for v in face["box"])
+        line = max(1, round((x1 - x0) / 150))
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), (180, 180, 180), line, cv2.LINE_AA)
+        for x, y in face["points"]:
+            cv2.circle(canvas, (round(x), round(y)), 2 * line, (60, 220, 60), -1, cv2.LINE_AA)
+    with atomic_write(output) as temporary:
+        if not cv2.imwrite(str(temporary), canvas):
+            raise ReplicateError(f"--draw: {output} could not be written; expected a name that ends in .png or .jpg.")

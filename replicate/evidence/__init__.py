@@ -1,0 +1,1 @@
+"""What the papers say and what was measured: published values, rows, predictions, claims, tables, figures."""

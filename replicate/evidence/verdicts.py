@@ -1,0 +1,264 @@
+"""From paired errors to a verdict.
+
+The rule, with d = left - right, its 95 % interval, and e the effect that the paper prints relative to its
+right
+side (half of it is asked for, because other faces and sizes change effects):
+
+* ``lower`` and ``higher``: ``reproduced`` if d is significant in the claimed direction and at least half of e
+  (or if the paper prints no effect); ``direction holds`` if significant but smaller; ``not reproduced`` if
+  significant the other way, or if the interval holds zero and excludes half of e; ``inconclusive`` if the
+  interval holds both.
+* ``equal``: ``reproduced`` if the interval lies inside the margin that is stated with the claim,
+  ``not reproduced`` if it lies outside, ``inconclusive`` if it crosses the margin.
+* ``bound``: the same with the interval of the left side and two limits.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from replicate.errors import ReplicateError
+from replicate.evidence.claims import Claim, Quantity, Verdict
+from replicate.metrics import Comparison, Interval, Statistic, auc, failures, mcnemar, paired_bootstrap
+from replicate.vocabulary import check_one_of
+
+SIGNIFICANCE = 0.05
+_ORDER = ("not reproduced", "inconclusive", "direction holds", "reproduced")
+
+
+def statistic_of(metric: str) -> Statistic:
+    """The statistic that a metric's name stands for.
+
+    Parameters
+    ----------
+    metric : str
+        ``"mean error"``, ``"AUC 0.08"`` or ``"failure rate 0.08"``, with or without ``", inter-ocular"``; the
+        threshold is
+        a fraction of the normaliser, as the papers write it.
+
+    Returns
+    -------
+    callable
+        ``statistic(errors, axis=-1)`` of errors in per cent, giving per cent.
+    """
+    name = metric.split(", ")[0]
+    if name == "mean error":
+        return np.mean
+    kind, _, threshold = name.rpartition(" ")
+    makers = {"AUC": auc, "failure rate": _failure_rate}
+    check_one_of("metric", kind, makers)
+    try:
+        return partial(makers[kind], threshold=100 * float(threshold))
+    except ValueError as error:
+        raise ReplicateError(f"metric: got {metric!r}, expected a threshold such as 'AUC 0.08'") from error
+
+
+def judge_paired(
+    claim: Claim,
+    left: np.ndarray,
+    right: np.ndarray,
+    *,
+    faces: str,
+    profile: str,
+    metric: str | None = None,
+    at: str | None = None,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim of errors by a bootstrap over images and seeds, paired.
+
+    Failure rates of one seed are tested by McNemar's exact test, and the note gives the counts.
+
+    Parameters
+    ----------
+    claim : Claim
+        What is claimed.
+    left, right : (N,) or (S, N) arrays
+        Errors in per cent of N images, of S seeds, of the claim's two sides.
+    faces, profile : str
+        What they were measured on.
+    metric, at : str, optional
+        Which of the claim's quantities; the first unless told otherwise.
+    note : str
+        Put before the counts.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    ReplicateError
+        If the arrays do not fit each other, or for a bound (see `judge_interval`).
+    """
+    left, right = np.atleast_2d(left), np.atleast_2d(right)
+    quantity = claim.quantity(metric, at)
+    statistic = statistic_of(quantity.metric)
+    comparison = paired_bootstrap(left, right, statistic)
+    remarks = [note]
+    if quantity.metric.startswith("failure rate"):
+        threshold = statistic.keywords["threshold"]
+        fails = failures(left, threshold), failures(right, threshold)
+        if len(left) == len(right) == 1:
+            comparison = comparison._replace(p_value=mcnemar(fails[0][0], fails[1][0]))
+        remarks.append(" against ".join(f"{side.sum()} of {side.size}" for side in fails) + " fail")
+    return judge_comparison(
+        claim,
+        comparison,
+        faces=faces,
+        profile=profile,
+        quantity=quantity,
+        images=left.shape[1],
+        seeds=max(len(left), len(right)),
+        note="; ".join(filter(None, remarks)),
+    )
+
+
+def judge_all(
+    claim: Claim, left: np.ndarray, right: np.ndarray, *, faces: str, profile: str, note: str = ""
+) -> Verdict:
+    """Judge a claim on all of its metrics of the same errors, such as DAN-C4's three: all have to hold.
+
+    Where the paper prints numbers of one metric under several conditions, the first gives the effect.
+
+    Parameters
+    ----------
+    claim, left, right, faces, profile, note
+        See `judge_paired`.
+    """
+    metrics = list(dict.fromkeys(quantity.metric for quantity in claim.quantities))
+    judge = partial(judge_paired, claim, left, right, faces=faces, profile=profile)
+    if len(metrics) == 1:
+        return judge(note=note)
+    return combine([judge(metric=metric) for metric in metrics], metrics, note)
+
+
+def judge_comparison(
+    claim: Claim,
+    comparison: Comparison,
+    *,
+    faces: str,
+    profile: str,
+    quantity: Quantity | None = None,
+    images: int | None = None,
+    seeds: int | None = None,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim from a comparison made elsewhere: of variances, times, rates.
+
+    Parameters
+    ----------
+    claim : Claim
+        Of direction ``lower``, ``higher`` or ``equal``.
+    comparison : Comparison
+        Both sides and their difference with its interval.
+    quantity : Quantity, optional
+        Which of the claim's; its first.
+    """
+    quantity = quantity or claim.quantity()
+    if claim.direction == "bound":
+        raise ReplicateError(f"{claim.id} is about a range: use judge_interval")
+    rule = _equality if claim.direction == "equal" else _order
+    return Verdict(
+        claim=claim.id,
+        faces=faces,
+        profile=profile,
+        verdict=rule(claim, quantity, comparison),
+        left=comparison.left,
+        right=comparison.right,
+        difference=comparison.difference,
+        ci_low=comparison.low,
+        ci_high=comparison.high,
+        p_value=comparison.p_value,
+        images=images,
+        seeds=seeds,
+        note=note,
+    )
+
+
+def judge_interval(
+    claim: Claim,
+    interval: Interval,
+    *,
+    faces: str,
+    profile: str,
+    images: int | None = None,
+    seeds: int | None = None,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim that a number lies between two limits."""
+    if claim.direction != "bound":
+        raise ReplicateError(f"{claim.id} compares two sides: use judge_paired or judge_comparison")
+    margin = claim.quantity().margin
+    return Verdict(
+        claim=claim.id,
+        faces=faces,
+        profile=profile,
+        verdict=_inside(interval.low, interval.high, margin["low"], margin["high"]),
+        left=interval.value,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        images=images,
+        seeds=seeds,
+        note="; ".join(
+            filter(None, [note, f"limits {margin['low']} to {margin['high']}: {margin['reason']}"])
+        ),
+    )
+
+
+def combine(verdicts: Sequence[Verdict], names: Sequence[str], note: str = "") -> Verdict:
+    """One verdict of several on the same claim: the worst; its numbers are the first's, the note has all of them.
+
+    A claim of which one part holds and another is refuted is not reproduced.
+    """
+    if not verdicts or len({(v.claim, v.faces, v.profile) for v in verdicts}) != 1:
+        raise ReplicateError("verdicts: expected at least one, all on the same claim, faces and profile")
+    worst = min(verdicts, key=lambda v: _ORDER.index(check_one_of("verdict", v.verdict, _ORDER)))
+    parts = [
+        f"{name}: {v.difference:+.3g} [{v.ci_low:+.3g}, {v.ci_high:+.3g}] {v.verdict}"
+        + f" ({v.note})" * bool(v.note)
+        for name, v in zip(names, verdicts, strict=True)
+    ]
+    first = verdicts[0].to_dict()
+    return Verdict(**first | {"verdict": worst.verdict, "note": "; ".join(filter(None, [note, *parts]))})
+
+
+def _order(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    """Verdict on `lower` or `higher`, with differences turned so that positive is the claimed direction."""
+    sign = -1 if claim.direction == "lower" else 1
+    low, high = sorted((sign * comparison.low, sign * comparison.high))
+    significant = comparison.p_value < SIGNIFICANCE and not low <= 0 <= high
+    wanted = _half_effect(quantity, comparison, sign)
+    if significant and sign * comparison.difference > 0:
+        enough = wanted is None or sign * comparison.difference >= wanted
+        return "reproduced" if enough else "direction holds"
+    if significant or (wanted is not None and high < wanted):
+        return "not reproduced"
+    return "inconclusive"
+
+
+def _half_effect(quantity: Quantity, comparison: Comparison, sign: int) -> float | None:
+    """Half of the paper's relative effect on our right side; None without one, or if it contradicts the claim."""
+    effect = quantity.effect
+    if effect is None or sign * effect <= 0:
+        return None
+    return sign * effect * abs(comparison.right) / 2
+
+
+def _equality(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    margin = quantity.margin
+    if not {"absolute", "relative"} & margin.keys():
+        raise ReplicateError(f"{claim.id}: a claim of equality needs a margin in data/published/claims.yaml")
+    width = margin["absolute"] if "absolute" in margin else margin["relative"] * abs(comparison.right)
+    return _inside(comparison.low, comparison.high, -width, width)
+
+
+def _inside(low: float, high: float, lower_limit: float, upper_limit: float) -> str:
+    if lower_limit <= low and high <= upper_limit:
+        return "reproduced"
+    return "not reproduced" if high < lower_limit or low > upper_limit else "inconclusive"
+
+
+def _failure_rate(errors: np.ndarray, threshold: float, axis: int = -1) -> np.ndarray:
+    """Share of failures in per cent along an axis; `metrics.failure_rate` counts a whole array."""
+    return 100 * np.mean(failures(errors, threshold), axis=axis)

@@ -1,0 +1,1 @@
+"""Figures and tables that belong to one method: what its chapter shows."""

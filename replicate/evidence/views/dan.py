@@ -1,0 +1,168 @@
+"""What the DAN chapter shows: layers, diagrams, intermediate images, checks of the equations."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from replicate.evidence.experiment import Experiment
+from replicate.evidence.figures import PALETTE, draw_landmarks
+from replicate.faces.augment import cut_canvases
+from replicate.faces.faceset import FaceSet
+from replicate.geometry import apply_transform, fit_similarity, invert
+from replicate.methods.dan import DAN, Connection, DANConfig, Stage, landmark_heatmap
+
+_NAMES = ("conv1a", "conv1b", "pool1", "conv2a", "conv2b", "pool2", "conv3a", "conv3b", "pool3", "conv4a", "conv4b", "pool4")
+
+
+def layer_table(config: DANConfig, points: int = 68) -> pd.DataFrame:
+    """Table 1 as the network is: layer, shape in, shape out, kernel, weights; by running one image through it."""
+    stage = Stage(1, points, config).eval()
+    layers = [layer for layer in stage.convolutions if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    lines, x = [], torch.zeros(1, 1, config.input_size, config.input_size)
+    with torch.inference_mode():
+        for name, layer in zip(_NAMES, layers, strict=True):
+            out = layer(x)
+            kernel = f"3×3×{x.shape[1]}, 1" if isinstance(layer, nn.Conv2d) else "2×2, 2"
+            lines.append((name, _shape(x), _shape(out), kernel, sum(p.numel() for p in layer.parameters())))
+            x = out
+    for name, layer in (("fc1", stage.fc1[0]), ("fc2", stage.fc2)):
+        lines.append((name, _shape(x), f"{layer.out_features}", "dense", sum(p.numel() for p in layer.parameters())))
+        x = torch.zeros(1, layer.out_features)
+    return pd.DataFrame(lines, columns=["layer", "shape in", "shape out", "kernel, stride", "weights"])
+
+
+def _shape(x: torch.Tensor) -> str:
+    return "×".join(map(str, (*x.shape[2:], x.shape[1]) if x.ndim == 4 else x.shape[1:]))
+
+
+def parameter_counts(config: DANConfig, points: int = 68) -> dict[str, int]:
+    """Learnt numbers of the parts of a network, batch normalisation included."""
+    first, second, connection = Stage(1, points, config), Stage(3, points, config), Connection(config)
+    return {
+        "parameters, convolutions of stage 1": _count(first.convolutions),
+        "parameters, fc1": _count(first.fc1),
+        "parameters, fc2": _count(first.fc2),
+        "parameters, stage 1": _count(first),
+        "parameters, connection": _count(connection),
+        "parameters, two stages": _count(first) + _count(second) + _count(connection),
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def outline(run: Experiment) -> Figure:
+    """Fig. 1: three stages, what goes into each and what comes out."""
+    figure, ax = _diagram((9, 2.6), (0, 9.2), (0, 2.6))
+    for number in range(1, 4):
+        x = 3.1 * (number - 1) + 0.2
+        _box(ax, x + 0.6, 1.0, 1.5, 0.9, f"stage {number}\nfeed-forward\nnetwork", PALETTE[0])
+        entering = "image $I$" if number == 1 else f"$T_{number}(I)$, $H_{number}$, $F_{number}$"
+        _arrow(ax, (x + 1.35, 2.4), (x + 1.35, 1.9), entering, above=True)
+        _arrow(ax, (x + 2.1, 1.45), (x + 3.1 + 0.6 if number < 3 else x + 2.8, 1.45), "")
+        ax.text(x + 2.4, 1.55, f"$S_{number}$", ha="center", va="bottom")
+        ax.text(x + 1.35, 0.85, rf"$S_{number} = T_{number}^{{-1}}(T_{number}(S_{number - 1}) + \Delta S_{number})$", ha="center", va="top", fontsize=8)
+    ax.text(0.25, 1.45, "$S_0$", ha="center", va="center")
+    _arrow(ax, (0.4, 1.45), (0.8, 1.45), "")
+    figure.set_label(
+        "Three boxes in a row, one per stage. The first receives the image and the mean shape; each later one the image in the canonical "
+        "pose, the heatmap and the feature image made from the stage before."
+    )
+    return run.record_figure("DAN-F1", "outline of the stages", figure)
+
+
+def connection_outline(run: Experiment) -> Figure:
+    """Fig. 2: the layers between stage t and stage t + 1."""
+    figure, ax = _diagram((8, 3.3), (0, 8.2), (0, 3.4))
+    _box(ax, 0.1, 2.3, 1.2, 0.7, "image $I$", PALETTE[2])
+    _box(ax, 0.1, 1.3, 1.2, 0.7, "shape $S_t$", PALETTE[2])
+    _box(ax, 0.1, 0.3, 1.2, 0.7, "fc1 of\nstage $t$", PALETTE[2])
+    _box(ax, 2.2, 1.3, 1.5, 0.7, "transform\nestimation", PALETTE[0])
+    _box(ax, 4.4, 2.3, 1.5, 0.7, "image\ntransform", PALETTE[0])
+    _box(ax, 4.4, 1.3, 1.5, 0.7, "landmark\ntransform", PALETTE[0])
+    _box(ax, 2.2, 0.3, 1.5, 0.7, "dense layer,\n3136 units", PALETTE[0])
+    _box(ax, 6.6, 2.3, 1.5, 0.7, "$T_{t+1}(I)$", PALETTE[1])
+    _box(ax, 6.6, 1.3, 1.5, 0.7, "heatmap\n$H_{t+1}$", PALETTE[1])
+    _box(ax, 6.6, 0.3, 1.5, 0.7, "feature image\n$F_{t+1}$", PALETTE[1])
+    for start, end, words in (
+        ((1.3, 1.65), (2.2, 1.65), ""), ((3.7, 1.65), (4.4, 1.65), "$T_{t+1}$"), ((3.7, 1.85), (4.4, 2.45), ""), ((1.3, 2.75), (4.4, 2.75), ""),
+        ((5.9, 2.65), (6.6, 2.65), ""), ((5.9, 1.65), (6.6, 1.65), ""), ((1.3, 0.65), (2.2, 0.65), ""), ((3.7, 0.65), (6.6, 0.65), "56×56, doubled"),
+    ):  # fmt: skip
+        _arrow(ax, start, end, words)
+    figure.set_label(
+        "The shape of stage t gives a similarity transform, which moves the image and the landmarks to the canonical pose; the moved "
+        "landmarks give the heatmap, and the first dense layer gives the feature image. The three images enter the next stage."
+    )
+    return run.record_figure("DAN-F2", "connection layers", figure)
+
+
+def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: int) -> Figure:
+    """Fig. 3: for the first `count` faces the input with S_1, T_2(I) with T_2(S_1), H_2 and F_2."""
+    first = faces.subset(np.arange(count))
+    canvases = cut_canvases(first.images, first.boxes, network.canonical, network.config.frame)
+    crops = canvases.crops(torch.arange(count))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        image = (crops - network.pixel_mean) / network.pixel_std
+        delta, hidden = network.stages[0](image)
+        shapes = network.canonical + delta
+        warped, heatmap, feature, transform = network.connections[0].parts(image, shapes, hidden, network.canonical)
+    in_pose = apply_transform(transform, shapes)
+    warped = warped * network.pixel_std.mean() + network.pixel_mean.mean()  # back to grey values, near enough to look at
+    titles = ("input $I$, $S_1$", "$T_2(I)$, $T_2(S_1)$", "heatmap $H_2$", "feature image $F_2$")
+    figure, axes = plt.subplots(count, 4, figsize=(6.4, 1.65 * count), layout="constrained", squeeze=False)
+    for row, ax in enumerate(axes):
+        panels = (crops[row, 0], warped[row, 0], heatmap[row, 0], feature[row, 0])
+        for column, (cell, panel) in enumerate(zip(ax, panels, strict=True)):
+            limits = dict(vmin=0, vmax=1) if column < 3 else {}
+            cell.imshow(panel.float().numpy(), cmap="gray" if column < 2 else "magma", **limits)
+            cell.set_axis_off()
+            if row == 0:
+                cell.set_title(titles[column], fontsize="small")
+        draw_landmarks(ax[0], shapes[row].numpy(), faces.markup, PALETTE[1])
+        draw_landmarks(ax[1], in_pose[row].numpy(), faces.markup, PALETTE[1])
+    figure.set_label(f"{count} challenging faces in rows; columns: input with the shape after stage 1, canonical pose, heatmap, feature image.")
+    return run.record_figure("DAN-F3", "intermediate images", figure, subset=faces.split, images=count, box_rule=faces.box_rule)
+
+
+def check_equations(network: DAN, seed: int = 0) -> dict[str, float]:
+    """Largest deviations, in pixels, of the layers from the equations written out plainly, on random shapes."""
+    generator = torch.Generator().manual_seed(seed)
+    canonical = network.canonical.double()
+    shape = canonical + 3 * torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
+    delta = torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
+    transform = fit_similarity(shape, canonical[None])
+    moved = apply_transform(invert(transform), apply_transform(transform, shape) + delta) - shape
+    undone = moved @ transform[0, :, :2].mT  # Eq. 2: in the canonical pose the shape has moved by the update
+    size, radius = network.config.input_size, network.config.heatmap_radius
+    heat = landmark_heatmap(shape, size, radius)[0, 0]
+    y, x = torch.meshgrid(*[torch.arange(size, dtype=torch.float64)] * 2, indexing="ij")
+    nearest = torch.cdist(torch.stack([x, y], -1).reshape(-1, 2), shape[0]).amin(1).reshape(size, size)
+    lit = heat > 0
+    return {
+        "Eq. 2: deviation of the update": (undone - delta).abs().max().item(),
+        "Eq. 3: deviation of the distance": (1 / heat[lit] - 1 - nearest[lit]).abs().max().item(),
+        "Eq. 3: farthest lit pixel": nearest[lit].max().item(),
+    }
+
+
+def _diagram(size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure, ax = plt.subplots(figsize=size)
+    ax.set(xlim=x, ylim=y, aspect="equal")
+    ax.set_axis_off()
+    return figure, ax
+
+
+def _box(ax: Axes, x: float, y: float, width: float, height: float, words: str, colour: str) -> None:
+    ax.add_patch(plt.Rectangle((x, y), width, height, facecolor=colour, alpha=0.18, edgecolor=colour, linewidth=1.2))
+    ax.text(x + width / 2, y + height / 2, words, ha="center", va="center", fontsize=9)
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], words: str, above: bool = False) -> None:
+    ax.annotate("", end, start, arrowprops=dict(arrowstyle="->", linewidth=1.1, shrinkA=0, shrinkB=0))
+    x, y = (start[0], start[1] + 0.02) if above else ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.05)
+    ax.text(x, y, words, ha="center", va="bottom", fontsize=9)

@@ -1,0 +1,19 @@
+"""Faces from nothing: a procedural generator of face photographs with exact 68-point labels.
+
+A head is built from one control cage (:mod:`.template`), shaped by identity and expression (:mod:`.head`), painted (:mod:`.canvas`,
+:mod:`.appearance`), dressed (:mod:`.hair`), posed and lit (:mod:`.scene`), drawn (:mod:`.raster`) before a background
+(:mod:`.background`) and behind other things (:mod:`.occluders`), and photographed (:mod:`.sensor`). :mod:`.conditions` says how often
+everything happens. No photograph and no scan goes in.
+
+Examples
+--------
+>>> from replicate.faces.synthetic import generate
+>>> face = generate(seed=0, index=7, condition="common")
+>>> face.image.shape, face.points.shape
+((256, 256, 3), (68, 2))
+"""
+
+from .batch import FaceBatch, generate_many
+from .generator import CONDITIONS, GENERATOR_VERSION, Face, generate
+
+__all__ = ["CONDITIONS", "GENERATOR_VERSION", "Face", "FaceBatch", "generate", "generate_many"]

@@ -1,0 +1,206 @@
+"""From a head to the image plane: pose, camera, the contour that is seen, ears, and light.
+
+Angles are in degrees. Yaw > 0 turns the nose towards the image's right, pitch > 0 towards its bottom, roll > 0 turns the head clockwise
+as seen. Rotation is applied in the order yaw, pitch, roll.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .canvas import EAR_COLUMNS, EAR_ROWS, EAR_STRIP
+from .template import surface_at, template
+
+_PIVOT = np.array([0.0, 0.35, -0.95])
+# Outward normals of the frontal contour in the image, points 0 to 8.
+_OUTWARD = np.array(
+    [
+        (-1, 0),
+        (-1, 0.03),
+        (-1, 0.08),
+        (-0.97, 0.22),
+        (-0.88, 0.47),
+        (-0.74, 0.67),
+        (-0.52, 0.85),
+        (-0.26, 0.97),
+        (0, 1),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Key light from a direction (unit vector towards it), fill from the sky and the ground, a rim light from behind; RGB intensities."""
+
+    direction: np.ndarray
+    key: np.ndarray
+    sky: np.ndarray
+    ground: np.ndarray
+    rim_direction: np.ndarray
+    rim: np.ndarray
+    gloss: float
+    hardness: float
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rotation matrix (3, 3) for column vectors (x right, y down, z towards the camera)."""
+    a, b, c = np.radians([yaw, pitch, roll])
+    turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(b), np.sin(b)], [0, -np.sin(b), np.cos(b)]])
+    tilt = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    return tilt @ nod @ turn
+
+
+def pose_controls(controls: np.ndarray, yaw: float, pitch: float, roll: float, body: float) -> np.ndarray:
+    """Rotate the cage; the neck follows the head less and less towards the body, which turns by the fraction ``body``."""
+    height = template().controls[:, 1]
+    neck = np.array([name == "neck" for name in ("",) * 68 + template().names])
+    follow = np.where(neck, np.interp(height, [1.2, 1.5, 2.05], [0.85, 0.55, body]), 1.0)
+    posed = np.empty_like(controls)
+    for fraction in np.unique(follow):
+        chosen = follow == fraction
+        matrix = rotation(yaw * fraction, pitch * fraction, roll * fraction)
+        posed[chosen] = (controls[chosen] - _PIVOT) @ matrix.T
+    return posed
+
+
+def pose_points(points: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Points (n, 3) fixed to the head, in the same frame as :func:`pose_controls`."""
+    return (points - _PIVOT) @ rotation(yaw, pitch, roll).T
+
+
+def project(points: np.ndarray, distance: float) -> np.ndarray:
+    """Perspective projection (..., 3) to (..., 2) in units of length at the depth of the pivot, camera at ``distance`` in front of it."""
+    return points[..., :2] * (distance / (distance - points[..., 2:]))
+
+
+def ears(vertices: np.ndarray, head: np.ndarray, size: float, stick_out: float) -> np.ndarray:
+    """Vertices of both ears: (2, EAR_ROWS, EAR_COLUMNS, 3), image-left ear first.
+
+    Parameters
+    ----------
+    vertices : ndarray, shape (rows, columns, 3)
+        The posed head, for the place where the ears are attached.
+    head : ndarray, shape (3, 3)
+        The head's rotation.
+    size, stick_out : float
+        Height relative to the mean, and how far the rim leaves the head, in units of length.
+    """
+    base = template()
+    down = np.linspace(-1, 1, EAR_ROWS)[:, None]
+    out = np.linspace(0, 1, EAR_COLUMNS)[None]
+    outline = np.sqrt(np.maximum(1 - down**2, 0)) * (1 - 0.22 * down)
+    back = -0.36 * out * outline * size
+    lift = (0.03 + stick_out * (0.75 * out + 0.25 * np.sin(np.pi * out))) * outline
+    high = 0.345 * down * size - 0.05 * out
+    result = []
+    for sign in (-1, 1):
+        row, column = base.cells(np.array([sign * 97.0, -0.06]))[::-1]
+        anchor = surface_at(vertices, np.array([column, row]))
+        local = np.stack([sign * (lift - 0.05), high + 0 * out, back + 0.03 + 0 * down], axis=-1)
+        ear = anchor + local @ head.T
+        result.append(ear if sign > 0 else ear[:, ::-1])
+    return np.stack(result)
+
+
+def with_ears(head: np.ndarray, ear: np.ndarray) -> np.ndarray:
+    """One grid of values per vertex: the head's (rows, columns, D), and a strip below it that holds both ears (2, EAR_ROWS, EAR_COLUMNS, D)."""
+    rows, columns, depth = head.shape
+    grid = np.zeros((rows + EAR_STRIP, columns, depth), head.dtype)
+    grid[:rows] = head
+    grid[rows : rows + EAR_ROWS, 1 : 1 + EAR_COLUMNS] = ear[0]
+    grid[rows : rows + EAR_ROWS, 2 + EAR_COLUMNS : 2 + 2 * EAR_COLUMNS] = ear[1]
+    return grid
+
+
+def normals(grid: np.ndarray) -> np.ndarray:
+    """Outward unit normals of a vertex grid (rows, columns, 3)."""
+    across, down = np.empty_like(grid), np.empty_like(grid)
+    across[:, 1:-1] = grid[:, 2:] - grid[:, :-2]
+    across[:, [0, -1]] = grid[:, [1, -1]] - grid[:, [0, -2]]
+    down[1:-1] = grid[2:] - grid[:-2]
+    down[[0, -1]] = grid[[1, -1]] - grid[[0, -2]]
+    a, b, c = across[..., 0], across[..., 1], across[..., 2]
+    d, e, f = down[..., 0], down[..., 1], down[..., 2]
+    normal = np.stack([b * f - c * e, c * d - a * f, a * e - b * d], axis=-1)
+    return normal / (np.sqrt((normal**2).sum(-1, keepdims=True)) + 1e-9)
+
+
+def seen_contour(screen: np.ndarray, roll: float) -> np.ndarray:
+    """Where an annotator marks the jaw contour: each point marches from the jaw line to the silhouette that is seen.
+
+    Parameters
+    ----------
+    screen : ndarray, shape (rows, columns, 2)
+        Vertices of the head in the image.
+    roll : float
+
+    Returns
+    -------
+    ndarray, shape (17, 2)
+    """
+    paths = surface_at(screen, template().contour_cells)  # (17, K, 2)
+    outward = np.concatenate([_OUTWARD, _OUTWARD[7::-1] * (-1, 1)])
+    outward = outward @ rotation(0, 0, roll)[:2, :2].T
+    reach = np.einsum("ikd,id->ik", paths, outward)
+    best = reach.argmax(1)
+    inner = np.clip(best, 1, reach.shape[1] - 2)
+    here = np.arange(17)
+    before, at, after = reach[here, inner - 1], reach[here, inner], reach[here, inner + 1]
+    bend = before - 2 * at + after
+    shift = np.where(
+        (best == inner) & (bend < -1e-9), 0.5 * (before - after) / np.where(bend < -1e-9, bend, -1), 0
+    )
+    place = np.clip(best + np.clip(shift, -0.5, 0.5), 0, reach.shape[1] - 1)
+    low = np.minimum(place.astype(int), reach.shape[1] - 2)
+    return paths[here, low] + (place - low)[:, None] * (paths[here, low + 1] - paths[here, low])
+
+
+def cast_shadow(vertices: np.ndarray, direction: np.ndarray, hardness: float) -> np.ndarray:
+    """Share of the key light that reaches each vertex (n, 3): a shadow map of the vertices themselves, coarse and soft."""
+    side = np.cross(direction, (0.0, 1.0, 0.13))
+    side /= np.linalg.norm(side)
+    up = np.cross(side, direction)
+    depth = vertices @ direction
+    column = np.clip((vertices @ side + 2.4) * 15, 0, 71).astype(np.int32)
+    row = np.clip((vertices @ up + 2.4) * 15, 0, 71).astype(np.int32)
+    cell = row * 72 + column
+    nearest = np.full(72 * 72, -np.inf)
+    np.maximum.at(nearest, cell, depth)
+    behind = nearest[cell] - depth
+    return np.clip(1 - (behind - 0.10) / (0.10 + 0.15 * (1 - hardness)), 0.0, 1)
+
+
+def shade(
+    normal: np.ndarray, vertices: np.ndarray, dark: np.ndarray, light: Light, columns: int
+) -> np.ndarray:
+    """Light on each vertex.
+
+    Parameters
+    ----------
+    normal, vertices : ndarray, shape (n, 3)
+    dark : ndarray, shape (n,)
+        Share of the sky that does not reach the vertex.
+    light : Light
+    columns : int
+        Of the vertex grid, along which shadows are softened.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, 4)
+        RGB that multiplies the surface's colour, and the strength of the highlight that is added to it.
+    """
+    reach = cast_shadow(vertices, light.direction, light.hardness).reshape(-1, columns)
+    reach = cv2.blur(cv2.blur(reach, (3, 3)), (3, 3) if light.hardness > 0.5 else (5, 5)).ravel()
+    wrap = 0.12 * (1 - light.hardness)
+    towards = np.clip((normal @ light.direction + wrap) / (1 + wrap), 0, 1) * reach
+    above = (0.5 - 0.5 * normal[:, 1])[:, None]
+    open_sky = (1 - dark)[:, None]
+    fill = (light.sky * above + light.ground * (1 - above)) * (0.55 + 0.45 * normal[:, 2:].clip(0, 1))
+    rim = np.clip(normal @ light.rim_direction, 0, 1)[:, None] * light.rim
+    diffuse = towards[:, None] * light.key * (0.6 + 0.4 * open_sky) + fill * open_sky + rim
+    half = light.direction + (0, 0, 1)
+    half = half / np.linalg.norm(half)
+    spark = np.clip(normal @ half, 0, 1) ** 22 * reach
+    return np.concatenate([diffuse, light.gloss * spark[:, None]], axis=1).astype(np.float32)

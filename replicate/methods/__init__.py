@@ -1,0 +1,1 @@
+"""The five methods and the baselines they are compared with."""

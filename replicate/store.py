@@ -1,0 +1,154 @@
+"""The model store: a model is asked for by what determines it, found by the hash of that, and trained if absent.
+
+Models are safetensors files with their description and the record of their training as metadata. Reference models travel with
+the repository (`data/models/`); others are kept in the cache. Nothing is ever unpickled.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from replicate import paths
+from replicate.errors import ReplicateError
+from replicate.files import atomic_write, sha256
+from replicate.training import FitReport
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """Everything that decides the weights of a model.
+
+    Attributes
+    ----------
+    method : str
+        For example ``dan-stage1``.
+    config : dict
+        The method's configuration, as JSON values.
+    training_faces : str
+        Fingerprint of the training faces.
+    profile : str
+        One of `replicate.vocabulary.PROFILES`.
+    seed : int
+        Of initial weights, samples and dropout.
+    version : int
+        The method's code version: raised by hand when its code changes what a training gives.
+    parent : str
+        Hash of the model that this one builds on, or empty.
+    """
+
+    method: str
+    config: dict
+    training_faces: str
+    profile: str
+    seed: int
+    version: int
+    parent: str = ""
+
+    @cached_property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name the model."""
+        return sha256(json.dumps(asdict(self), sort_keys=True))[:12]
+
+    @property
+    def filename(self) -> str:
+        return f"{self.method}-{self.profile}-{self.hash}.safetensors"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as it came from the store."""
+
+    key: ModelKey
+    tensors: dict[str, Tensor]
+    report: FitReport
+    trained_on: str  # device and threads
+
+
+def get(
+    key: ModelKey,
+    train: Callable[[Path], tuple[dict[str, Tensor], FitReport, str]],
+    *,
+    fresh: bool = False,
+) -> StoredModel:
+    """Return the model for `key`: from `data/models/`, from the cache, or trained now.
+
+    Parameters
+    ----------
+    key : ModelKey
+    train : callable
+        ``train(checkpoint)`` returns tensors, report and device; it resumes from the file `checkpoint` if that exists. Runs
+        under a lock, so that two processes that want the same model train it once.
+    fresh : bool
+        Train again even if a finished model is there.
+    """
+    own = paths.cache() / "models" / key.filename
+    found = next((path for path in (paths.models_dir() / key.filename, own) if path.exists()), None)
+    if found and not fresh:
+        return load(found, key)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(own.with_suffix(".lock")):
+        if own.exists() and not fresh:  # another process trained it while this one waited
+            return load(own, key)
+        tensors, report, trained_on = train(own.with_suffix(".checkpoint"))
+        save(own, key, tensors, report, trained_on)
+    return load(own, key)
+
+
+def save(path: Path, key: ModelKey, tensors: dict[str, Tensor], report: FitReport, trained_on: str) -> None:
+    """Write a model atomically; weights are rounded to bfloat16, in which networks here compute, vectors stay exact."""
+    compact = {name: _compact(value).contiguous().cpu() for name, value in tensors.items()}
+    metadata = {
+        "key": json.dumps(asdict(key), sort_keys=True),
+        "report": json.dumps(asdict(report)),
+        "trained_on": trained_on,
+        "sha256": _digest(compact),
+    }
+    with atomic_write(path) as temporary:
+        save_file(compact, temporary, metadata)
+
+
+def load(path: Path, key: ModelKey | None = None) -> StoredModel:
+    """Read one model file.
+
+    Raises
+    ------
+    ReplicateError
+        If the file is damaged, is not a model of this store, or its content does not match its recorded hash.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+        described = ModelKey(**json.loads(metadata["key"]))
+        report = FitReport(**json.loads(metadata["report"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ReplicateError(f"model {path}: cannot be read ({error!r}). Delete it to have it trained again.") from error
+    if key is not None and described.hash != key.hash:
+        raise ReplicateError(f"model {path}: describes {described.hash}, expected {key.hash}. Delete it to have it trained again.")
+    if _digest(tensors) != metadata.get("sha256"):
+        raise ReplicateError(f"model {path}: its weights do not match their recorded hash. Delete it to have it trained again.")
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return StoredModel(described, weights, report, metadata.get("trained_on", "unknown"))
+
+
+def files() -> Iterator[Path]:
+    """All finished models, reference models first."""
+    for folder in (paths.models_dir(), paths.cache() / "models"):
+        yield from sorted(folder.glob("*.safetensors"))
+
+
+def _compact(value: Tensor) -> Tensor:
+    return value.bfloat16() if value.is_floating_point() and value.ndim in (2, 4) and value.numel() > 65536 else value
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    parts = ((name, tensors[name].contiguous().view(-1).view(torch.uint8).numpy()) for name in sorted(tensors))
+    return sha256(*(part for pair in parts for part in pair))

@@ -1,0 +1,228 @@
+"""DAN against the paper: shapes and counts of Table 1, Eqs 2 to 4 in naive form, training stages, inference."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from replicate import store
+from replicate.errors import ReplicateError
+from replicate.faces.augment import Samples
+from replicate.faces.faceset import FaceSet
+from replicate.geometry import apply_transform, fit_similarity, invert, similarity
+from replicate.methods import dan
+from replicate.methods.dan import CONFIGS, DAN, DANConfig, Stage
+from replicate.shapes import fit_in_boxes
+
+torch.set_num_threads(1)
+SMALL = replace(CONFIGS["smoke", "synthetic"], dropout=0.0)
+ANGLES = torch.linspace(0, 2 * math.pi, 69)[:68]
+CANONICAL = SMALL.frame.canonical(torch.stack([ANGLES.cos(), ANGLES.sin()], -1) * torch.linspace(0.5, 1, 68)[:, None])
+
+
+def network(config=SMALL, stages=2, seed=0):
+    torch.manual_seed(seed)
+    made = DAN(config, stages, CANONICAL, torch.full((112, 112), 0.4), torch.full((112, 112), 0.3))
+    for module in made.modules():  # as after training
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return made.eval()
+
+
+def toy_faces(count=24, seed=0):
+    """Bright dots on grey: a shape that a network can find."""
+    rng = np.random.default_rng(seed)
+    points = np.stack([CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]).astype(np.float32)
+    images = np.full((count, 140, 140), 60, np.uint8)
+    for image, shape in zip(images, points, strict=True):
+        image[tuple(shape.round().astype(int).T[::-1])] = 255
+    boxes = np.concatenate([points.min(1), points.max(1)], 1) + rng.normal(0, 2, (count, 4)).astype(np.float32)
+    names = tuple(map(str, range(count)))
+    return FaceSet(images, points, np.ones((count, 68), bool), boxes, names, "ibug68", "toy", "train", "synthetic", "made by the test")
+
+
+class Source:
+    fingerprint = "toy"
+
+    def load(self):
+        return toy_faces()
+
+
+# Table 1
+
+
+def test_table_1_shapes_and_parameter_count():
+    stage = Stage(1, 68, DANConfig())
+    x, seen = torch.zeros(2, 1, 112, 112), []
+    for layer in stage.convolutions:
+        x = layer(x)
+        if isinstance(layer, torch.nn.ReLU | torch.nn.MaxPool2d):
+            seen.append(tuple(x.shape[1:]))
+    sides = [(64, 112), (64, 112), (64, 56), (128, 56), (128, 56), (128, 28), (256, 28), (256, 28), (256, 14), (512, 14), (512, 14), (512, 7)]
+    assert seen == [(c, s, s) for c, s in sides]
+    convolutions = sum(p.numel() for p in stage.convolutions.parameters() if p.ndim == 4)
+    by_hand = sum(9 * i * o for i, o in [(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)])
+    assert convolutions == by_hand
+    assert stage.fc1[0].weight.shape == (256, 7 * 7 * 512) and stage.fc2.weight.shape == (136, 256)
+
+
+def test_feature_layer_has_3136_units():
+    assert network(DANConfig(width=4)).connections[0].feature.weight.shape == (3136, 256)
+
+
+# Eq. 3
+
+
+def test_heatmap_agrees_with_eq_3_pixel_by_pixel():
+    shape = torch.tensor([[[5.3, 7.8], [20.0, 20.0], [21.5, 18.0]]])
+    heat = dan.landmark_heatmap(shape, 30, radius=6.0)[0, 0]
+    for y in range(30):
+        for x in range(30):
+            distance = min(math.dist((x, y), s) for s in shape[0].tolist())
+            expected = 1 / (1 + distance) if distance <= 6 else 0
+            assert heat[y, x] == pytest.approx(expected, abs=1e-5)
+
+
+def test_heatmap_is_1_on_a_landmark_and_zero_beyond_the_radius():
+    heat = dan.landmark_heatmap(torch.tensor([[[50.0, 40.0]]]), 112, radius=16.0)[0, 0]
+    assert heat[40, 50] == pytest.approx(1, abs=1e-5)
+    assert heat[40, 66] == pytest.approx(1 / 17, abs=1e-5) and heat[40, 67] == 0
+
+
+def test_heatmap_gradient():
+    shape = torch.tensor([[[2.3, 3.7], [5.6, 1.2]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: dan.landmark_heatmap(s, 8, 20.0), shape)
+
+
+# §3.2 and Eq. 2
+
+
+def test_connection_brings_image_and_landmarks_to_the_canonical_pose():
+    image = torch.zeros(1, 1, 112, 112)
+    image[0, 0, 70, 40] = 1
+    move = similarity(torch.tensor([1.1]), torch.tensor([0.2]), torch.tensor([[3.0, -4.0]]))
+    shape = apply_transform(move, CANONICAL[None])
+    warped, heatmap, feature, transform = network().connections[0].parts(image, shape, torch.randn(1, SMALL.hidden), CANONICAL)
+    torch.testing.assert_close(apply_transform(transform, shape)[0], CANONICAL, atol=1e-3, rtol=0)
+    where = apply_transform(transform, torch.tensor([[[40.0, 70.0]]]))[0, 0]
+    mass = warped[0, 0] / warped.sum()
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    torch.testing.assert_close(torch.stack([(x * mass).sum(), (y * mass).sum()]), where, atol=0.35, rtol=0)
+    assert feature.shape == (1, 1, 112, 112) and torch.equal(feature[..., ::2, ::2], feature[..., 1::2, 1::2])  # nearest
+
+
+def test_forward_is_eq_2_for_every_stage():
+    """Stages composed by hand in single precision agree with the network within what bfloat16 rounds."""
+    model, crops = network(stages=3), torch.rand(3, 1, 112, 112)
+    with torch.inference_mode():
+        image = (crops - 0.4) / 0.3
+        delta, hidden = model.stages[0](image)
+        expected = [CANONICAL + delta]
+        for connection, stage in zip(model.connections, model.stages[1:], strict=True):
+            joined, _ = connection(image, expected[-1], hidden, CANONICAL)
+            to_pose = fit_similarity(expected[-1], CANONICAL.expand(3, 68, 2))
+            delta, hidden = stage(joined)
+            expected.append(apply_transform(invert(to_pose), apply_transform(to_pose, expected[-1]) + delta))
+        for ours, by_hand in zip(model(crops), expected, strict=True):
+            torch.testing.assert_close(ours, by_hand, atol=0.05, rtol=0)
+
+
+# Eq. 4
+
+
+def test_loss_is_mean_point_distance_over_inter_pupil_distance():
+    true = CANONICAL[None].repeat(2, 1, 1)
+    moved = true + torch.tensor([3.0, 4.0])
+    pupils = [true[0, range(a, a + 6)].mean(0) for a in (36, 42)]
+    expected = 5 / math.dist(*(p.tolist() for p in pupils))
+    assert dan.normalised_distance(moved, true, "ibug68").tolist() == pytest.approx([expected] * 2, rel=1e-5)
+
+
+def test_all_layers_are_differentiable_end_to_end():
+    """§3.5: the loss of stage 2 reaches the weights of stage 1, through the transform, the heatmap and the feature image."""
+    model = network(stages=2)
+    model(torch.rand(4, 1, 112, 112))[-1].square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    assert model.stages[0].convolutions[0].weight.grad.abs().max() > 0
+
+
+# §3.5 Training
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_last_stage_overfits_a_batch(stages):
+    crops, true = Samples(toy_faces(), CANONICAL, SMALL.frame, SMALL.perturbation, batch=4, seed=0)(0)
+    model = network(SMALL, stages).train()
+    optimiser = torch.optim.Adam((*model.stages[-1].parameters(), *model.connections.parameters()), lr=0.02)
+    losses = []
+    for _ in range(80):
+        loss = dan.normalised_distance(model(crops)[-1], true, "ibug68").mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_sequential_training_keeps_earlier_stages(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
+    config = replace(SMALL, samples=(96, 96, 96))
+    one, _ = dan.obtain(config, 1, Source(), "smoke", 0)
+    two, models = dan.obtain(config, 2, Source(), "smoke", 0)
+    crops = torch.rand(2, 1, 112, 112)
+    with torch.inference_mode():
+        assert torch.equal(one(crops)[0], two(crops)[0])
+        assert len(two(crops)) == 2
+    assert models[1].key.parent == models[0].key.hash
+    assert {name.split(".")[0] for name in models[1].tensors} == {"stages", "connections"}
+
+
+def test_widening_keeps_the_function():
+    narrow, wide = replace(SMALL, width=4), replace(SMALL, width=8)
+    small, large = network(narrow), network(wide)
+    torch.manual_seed(0)
+    large.load_state_dict(dan.widen(small.state_dict(), narrow, wide))
+    crops = torch.rand(4, 1, 112, 112)
+    with torch.inference_mode():
+        for a, b in zip(small(crops), large(crops), strict=True):
+            assert (a - b).abs().mean() < 0.15 * (a - CANONICAL).abs().mean()
+    with pytest.raises(ReplicateError, match="width: 8 is not a multiple of 3"):
+        dan.widen({}, replace(SMALL, width=3), wide)
+
+
+def test_the_gate_compares_with_the_mean_shape(tmp_path):
+    config = replace(SMALL, sanity_gate=True, samples=(32, 32, 32))
+    with pytest.raises(ReplicateError, match="does not beat the mean shape's"):
+        dan._train_stage(config, 1, [], None, toy_faces(), 0, tmp_path / "c")
+
+
+# Inference
+
+
+def test_folded_network_predicts_the_same():
+    model, crops = network(), torch.rand(6, 1, 112, 112)
+    with torch.inference_mode():
+        for a, b in zip(model(crops), dan.for_inference(model)(crops), strict=True):
+            assert (a - b).abs().max() < 0.1  # pixels of the frame
+
+
+def test_predictions_are_in_pixels_of_the_original_images():
+    """A network whose update is zero predicts the mean shape placed in the box."""
+    model, faces = network(stages=1), toy_faces()
+    torch.nn.init.zeros_(model.stages[0].fc2.weight)
+    canvases = dan.cut_canvases(faces.images, faces.boxes, CANONICAL, SMALL.frame)
+    (shapes,) = dan.predict(model, canvases, batch=5)
+    torch.testing.assert_close(shapes, fit_in_boxes(CANONICAL, torch.as_tensor(faces.boxes)), atol=1e-3, rtol=0)
+
+
+def test_hash_of_a_stage_ignores_later_budgets(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
+    keys = []
+    monkeypatch.setattr(store, "get", lambda key, train, fresh=False: keys.append(key) or store.StoredModel(key, {}, None, ""))
+    monkeypatch.setattr(dan, "assemble", lambda config, models: torch.nn.Module())
+    for last in (10, 20):
+        dan.obtain(replace(SMALL, samples=(5, 6, last)), 2, Source(), "smoke", 0)
+    assert [key.hash for key in keys[:2]] == [key.hash for key in keys[2:]]
