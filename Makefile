@@ -18,7 +18,7 @@ TESTS   ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup book test lab serve environment clean
+.PHONY: help setup book test lab serve environment picture clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -48,6 +48,9 @@ serve: setup ## show the built book on http://localhost:PORT
 
 environment: setup ## write environment.yml again from pyproject.toml
 	$(BIN)/python -m replicate.project environment.yml
+
+picture: setup ## draw the picture of README.md again
+	$(BIN)/python -m replicate.project book/_static/faces.png
 
 clean: ## delete the virtual environment and everything that can be made again (trained models included)
 	rm -rf $(VENV) .replicate .pytest_cache .hypothesis .ruff_cache *.egg-info

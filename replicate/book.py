@@ -46,11 +46,7 @@ def build(profile: str = "cpu", faces: str = "synthetic") -> Path:
     ReplicateError
         If the build reports an error or a warning; the messages stand on standard error.
     """
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReplicateError(f"cannot write {folder()}: {error}. Set REPLICATE_CACHE to a folder you may write.") from error
-    with FileLock(folder() / "build.lock"):
+    with FileLock(notebooks.folder_to_write(folder()) / "build.lock"):
         source = folder() / "source"
         shutil.rmtree(source, ignore_errors=True)
         stage(source, profile, faces)
@@ -65,10 +61,23 @@ def build(profile: str = "cpu", faces: str = "synthetic") -> Path:
 def _build_pages(source: Path, target: Path) -> None:
     work = folder() / "work"
     shutil.rmtree(work, ignore_errors=True)
-    command = [sys.executable, "-c", BUILD, "build", str(source), "--path-output", str(work), "-W", "--keep-going", "-q"]
+    command = [
+        sys.executable,
+        "-c",
+        BUILD,
+        "build",
+        str(source),
+        "--path-output",
+        str(work),
+        "-W",
+        "--keep-going",
+        "-q",
+    ]
     done = subprocess.run(command, cwd=root(), stdout=sys.stderr, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     if done.returncode:
-        raise ReplicateError("the book was not built: Jupyter Book reported the errors or warnings above. The last book stays.")
+        raise ReplicateError(
+            "the book was not built: Jupyter Book reported the errors or warnings above. The last book stays."
+        )
     shutil.rmtree(target, ignore_errors=True)
     (work / "_build" / "html").replace(target)
 
@@ -115,10 +124,16 @@ def stage(source: Path, profile: str, faces: str) -> None:
 def _check_contents(source: Path, keys: set[str]) -> None:
     contents = set(pages_of(yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8"))))
     if keys - contents:
-        raise ReplicateError(f"book/_toc.yml has no place for {', '.join(sorted(keys - contents))}; add a line for each.")
-    absent = sorted(name for name in contents if not any((source / f"{name}{end}").exists() for end in (".md", ".ipynb")))
+        raise ReplicateError(
+            f"book/_toc.yml has no place for {', '.join(sorted(keys - contents))}; add a line for each."
+        )
+    absent = sorted(
+        name for name in contents if not any((source / f"{name}{end}").exists() for end in (".md", ".ipynb"))
+    )
     if absent:
-        raise ReplicateError(f"book/_toc.yml names {', '.join(absent)}, and there is no such page or notebook.")
+        raise ReplicateError(
+            f"book/_toc.yml names {', '.join(absent)}, and there is no such page or notebook."
+        )
 
 
 def pages_of(contents: dict | list) -> list[str]:
@@ -141,7 +156,29 @@ def notebook_page(job: Job) -> nbformat.NotebookNode:
     page.cells.insert(1, nbformat.v4.new_markdown_cell(notice, id="provenance"))
     for cell in page.cells:
         cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = _shown(cell.outputs)
     return page
+
+
+def _shown(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs that belong on a page: no progress bars, and each picture once.
+
+    A cell whose value is pyplot's current figure holds it twice, as its value and as a display.
+    """
+    kept = [output for output in outputs if not _is_progress(output)]
+    pictures = [output for output in kept if "image/png" in output.get("data", {})]
+    if not any(picture.output_type == "execute_result" for picture in pictures):
+        return kept
+    return [output for output in kept if output not in pictures or output.output_type == "execute_result"]
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stderr"
+    data = output.get("data", {})
+    finished = output.output_type == "display_data" and not data.get("text/plain", "").strip()  # of rich
+    return finished or "application/vnd.jupyter.widget-view+json" in data
 
 
 def serve(port: int) -> None:
@@ -158,7 +195,9 @@ def serve(port: int) -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as error:
-        raise ReplicateError(f"cannot listen on port {port}: {error}. Choose another: make serve PORT=8001") from error
+        raise ReplicateError(
+            f"cannot listen on port {port}: {error}. Choose another: make serve PORT=8001"
+        ) from error
     print(f"the book: http://localhost:{port} (Ctrl-C ends)", file=sys.stderr)
     try:
         server.serve_forever()

@@ -2,16 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from replicate.cli_tables import difference, interval, metric_name, number, told
+from replicate.cli_tables import difference, number, told
 from replicate.files import read_json
+from replicate.paths import cache
 from replicate.vocabulary import PAPERS, PROFILES
 from replicate.workflow import Job
+
+if TYPE_CHECKING:
+    from replicate.evidence.ambiguities import Ambiguity
+    from replicate.evidence.rows import Row
 
 NAMES = {"lddr": "LDDR", "tcnn": "TCNN", "dan": "DAN", "rnn": "RNN", "ect": "ECT"}
 BADGES = {
     **{"done": "success", "partial": "warning", "missing": "danger", "data absent": "light"},
-    **{"reproduced": "success", "direction holds": "info", "not reproduced": "danger", "inconclusive": "warning"},
+    **{
+        "reproduced": "success",
+        "direction holds": "info",
+        "not reproduced": "danger",
+        "inconclusive": "warning",
+    },
     **{"not testable": "secondary", "not run": "light", "not applicable": "light"},
 }
 SMOKE = "The numbers of a smoke run mean nothing: it only shows that every step works."
@@ -62,7 +73,7 @@ def generate(jobs: Sequence[Job]) -> dict[str, str]:
 
     works = artefacts.as_json()
     statements = claims.as_json()
-    numbers = rows.as_json()
+    numbers = rows.load()
     pages = {
         "scoreboard": scoreboard(works),
         "claims": claims_page(statements),
@@ -70,9 +81,8 @@ def generate(jobs: Sequence[Job]) -> dict[str, str]:
         "status": status_page(jobs, numbers),
     }
     for paper in sorted({job.notebook.split("/")[0] for job in jobs}):
-        own = [r for r in numbers if r["artefact"].lower().startswith(f"{paper}-")]
-        verdicts = [c for c in statements if c["paper"] == paper]
-        pages[f"{paper}/recorded"] = recorded_page(paper, own, verdicts)
+        own = [c for c in statements if c["paper"] == paper]
+        pages[f"{paper}/recorded"] = recorded_page(paper, rows.load(paper), own)
     return pages
 
 
@@ -127,47 +137,66 @@ def claims_table(statements: Sequence[Mapping]) -> str:
         for verdict in told(claim):
             lines.append([*head, *_verdict_cells(verdict)])
             head = ["", ""]
-    header = ["id", "claim", "verdict", "faces", "profile", "left", "right", "difference [95 %]", "images", "note"]
+    header = [
+        "id",
+        "claim",
+        "verdict",
+        "faces",
+        "profile",
+        "left",
+        "right",
+        "difference [95 %]",
+        "images",
+        "note",
+    ]
     return table(header, lines)
 
 
 def _verdict_cells(verdict: Mapping) -> list[str]:
     sides = [number(verdict.get("left")), number(verdict.get("right")), difference(verdict)]
-    plain = [verdict.get("faces"), verdict.get("profile"), *sides, verdict.get("images"), verdict.get("note") or None]
+    plain = [
+        verdict.get("faces"),
+        verdict.get("profile"),
+        *sides,
+        verdict.get("images"),
+        verdict.get("note") or None,
+    ]
     return [badge(verdict["verdict"]), *(text(cell) for cell in plain)]
 
 
-def recorded_page(paper: str, numbers: Sequence[Mapping], statements: Sequence[Mapping]) -> str:
+def recorded_page(paper: str, numbers: Sequence["Row"], statements: Sequence[Mapping]) -> str:
     """Recorded results of one paper beside its published ones: real faces first, then synthetic."""
     parts = [
         f"# {NAMES[paper]}: recorded results\n",
         "Every number that has been recorded for this paper, with the faces and the profile it was measured on. The page is made from "
         "the recorded rows, so it is the same on a machine that has no real faces.\n",
     ]
-    groups = sorted({(r["faces"], r["profile"]) for r in numbers}, key=lambda g: (g[0] != "real", -PROFILES.index(g[1])))
+    numbers = [row for row in numbers if row.profile != "smoke"]
+    groups = sorted(
+        {(r.faces, r.profile) for r in numbers}, key=lambda g: (g[0] != "real", -PROFILES.index(g[1]))
+    )
     if not groups:
         parts.append("Nothing has been recorded yet.\n")
     for faces, profile in groups:
-        own = [r for r in numbers if (r["faces"], r["profile"]) == (faces, profile)]
+        own = [r for r in numbers if (r.faces, r.profile) == (faces, profile)]
         parts.append(f"## {faces.capitalize()} faces, profile {profile}\n")
-        for artefact in dict.fromkeys(r["artefact"] for r in own):
-            rows = [r for r in own if r["artefact"] == artefact]
-            parts.append(f"### {text(artefact)}\n\n" + results_table(rows))
+        for artefact in dict.fromkeys(r.artefact for r in own):
+            parts.append(
+                f"### {text(artefact)}\n\n" + results_table([r for r in own if r.artefact == artefact])
+            )
     judged = [c for c in statements if told(c)[0]["verdict"] != "not run"]
     if judged:
         parts.append("## Verdicts\n\n" + claims_table(judged))
     return "\n".join(parts)
 
 
-def results_table(rows: Sequence[Mapping]) -> str:
-    """One line per number with its interval and provenance."""
-    header = ["method", "test set", "metric", "ours [95 %]", "unit", "images", "seeds", "device", "recorded"]
-    lines = []
-    for r in rows:
-        subset = f"{r['protocol']} {r['subset']}"
-        cells = [r["method"], subset, metric_name(r), interval(r), r["unit"], r["images"], r["seeds"], r["device"], r["recorded_at"][:10]]
-        lines.append([text(cell) for cell in cells])
-    return table(header, lines)
+def results_table(numbers: Sequence["Row"]) -> str:
+    """Our numbers of one artefact beside the paper's, under a caption that says what they were measured on."""
+    from replicate.evidence import tables
+
+    compared = tables.compare(numbers).drop(columns="verdict")
+    lines = [[text(cell) for cell in line] for line in compared.to_numpy().tolist()]
+    return f"*{text(tables.caption(numbers))}*\n\n" + table(list(compared.columns), lines)
 
 
 def ambiguities_page() -> str:
@@ -179,16 +208,26 @@ def ambiguities_page() -> str:
         "Where a paper is silent, contradicts itself or differs from its official code, something has to be chosen. Each choice stands "
         "here. The paper's own line is the default; the code's way is an ablation where it matters.\n",
     ]
-    header = ["id", "where", "what is open", "readings", "choice", "reason"]
+    header = ["id", "what is open", "readings", "choice and reason"]
     for paper in PAPERS:
         own = ambiguities.load(paper)
         if own:
-            lines = [[a.id, a.where, a.silence, a.options, a.choice, a.reason] for a in own]
-            parts.append(f"## {NAMES[paper]}\n\n" + table(header, ([text(cell) for cell in line] for line in lines)))
+            lines = [_ambiguity(entry) for entry in own]
+            parts.append(f"## {NAMES[paper]}\n\n" + table(header, lines))
     return "\n".join(parts)
 
 
-def status_page(jobs: Sequence[Job], numbers: Sequence[Mapping]) -> str:
+def _ambiguity(entry: "Ambiguity") -> list[str]:
+    choice = f"**{text(entry.choice)}**"
+    return [
+        text(entry.id),
+        f"{text(entry.where)}: {text(entry.silence)}",
+        text(entry.options),
+        f"{choice} {text(entry.reason)}",
+    ]
+
+
+def status_page(jobs: Sequence[Job], numbers: Sequence["Row"]) -> str:
     """Every run on this machine and every recorded edition: time, device, date."""
     parts = ["# Status\n", "## Runs on this machine\n"]
     lines = [line for job in jobs for line in _runs_of(job.notebook)]
@@ -200,8 +239,6 @@ def status_page(jobs: Sequence[Job], numbers: Sequence[Mapping]) -> str:
 
 
 def _runs_of(notebook: str) -> list[list[str]]:
-    from replicate.paths import cache
-
     lines = []
     for path in sorted((cache() / "notebooks").glob(f"*/*/*/{notebook}*.json")):
         run = read_json(path)
@@ -212,15 +249,16 @@ def _runs_of(notebook: str) -> list[list[str]]:
     return lines
 
 
-def editions_table(numbers: Sequence[Mapping]) -> str:
+def editions_table(numbers: Sequence["Row"]) -> str:
     """One line per artefact, faces and profile of the recorded rows."""
-    groups: dict[tuple, list[Mapping]] = {}
+    groups: dict[tuple, list] = {}
     for row in numbers:
-        groups.setdefault((row["artefact"], row["faces"], row["profile"]), []).append(row)
+        groups.setdefault((row.artefact, row.faces, row.profile), []).append(row)
     lines = []
     for key, rows in sorted(groups.items()):
-        newest = max(rows, key=lambda r: r["recorded_at"])
-        seconds = max((r["seconds"] or 0 for r in rows), default=0)
-        cells = [*key, len(rows), f"{seconds:.0f}", newest["device"], newest["recorded_at"][:10], newest["commit"]]
+        newest = max(rows, key=lambda row: row.recorded_at)
+        seconds = max((row.seconds or 0 for row in rows), default=0)
+        cells = [*key, len(rows), f"{seconds:,.0f}", newest.device, newest.recorded_at[:10], newest.commit]
         lines.append([text(cell) for cell in cells])
-    return table(["artefact", "faces", "profile", "numbers", "seconds", "device", "date", "commit"], lines)
+    header = ["artefact", "faces", "profile", "numbers", "seconds of training", "device", "date", "commit"]
+    return table(header, lines)

@@ -56,19 +56,25 @@ def claims(as_json: AsJson = False) -> None:
 @app.command()
 def run(
     selectors: Annotated[
-        list[str] | None, typer.Argument(metavar="[SELECTOR]...", help="Paper, artefact or notebook; none: all notebooks.")
+        list[str] | None,
+        typer.Argument(metavar="[SELECTOR]...", help="Paper, artefact or notebook; none: all notebooks."),
     ] = None,
     profile: Profile = "cpu",
     faces: Faces = "synthetic",
     seed: Annotated[list[int], typer.Option(help="Random seed; give it again for more.")] = [0],  # noqa: B006
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the notebook.")
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the notebook."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Notebooks run at the same time.")] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run everything and train every model again.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run everything and train every model again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and why.")] = False,
     serial: Annotated[bool, typer.Option("--serial", help="One after another, without Snakemake.")] = False,
-    cluster: Annotated[str, typer.Option(help="Where Snakemake runs: a folder of workflow/profiles.")] = "local",
+    cluster: Annotated[
+        str, typer.Option(help="Where Snakemake runs: a folder of workflow/profiles.")
+    ] = "local",
 ) -> None:
     """Run notebooks; only those that never ran or whose notebook, code or data changed."""
     from replicate import workflow
@@ -100,7 +106,9 @@ def parse_parameters(pairs: list[str]) -> dict[str, object]:
 def book(
     profile: Profile = "cpu",
     faces: Faces = "synthetic",
-    serve: Annotated[int | None, typer.Option(metavar="PORT", help="Show the built book on this port instead.")] = None,
+    serve: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Show the built book on this port instead.")
+    ] = None,
 ) -> None:
     """Build the book from executed notebooks and recorded results."""
     from replicate import book as builder
@@ -116,7 +124,9 @@ def book(
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Benchmarks; none: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Benchmarks; none: all.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against the naive form and against what this machine can do at most."""

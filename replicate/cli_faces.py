@@ -11,7 +11,9 @@ from replicate.cli_common import AsJson, Faces, Profile, console, show, wrong_us
 from replicate.errors import ReplicateError
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
-data = typer.Typer(help="Faces: what is there, what it holds, and making synthetic ones.", no_args_is_help=True)
+data = typer.Typer(
+    help="Faces: what is there, what it holds, and making synthetic ones.", no_args_is_help=True
+)
 models = typer.Typer(help="Trained models: what is there, and whether it is intact.", no_args_is_help=True)
 detection = typer.Typer()
 
@@ -27,7 +29,10 @@ def check(as_json: AsJson = False) -> None:
     show(rows, as_json, tables.checks)
     damaged = [row for row in rows if "partner" in row["state"]]
     if damaged:
-        raise ReplicateError("; ".join(f"{row['part']}: {row['state']}" for row in damaged) + ". Restore or remove these files.")
+        raise ReplicateError(
+            "; ".join(f"{row['part']}: {row['state']}" for row in damaged)
+            + ". Restore or remove these files."
+        )
 
 
 @data.command()
@@ -50,7 +55,9 @@ def describe(
 
 @data.command()
 def make(
-    folder: Annotated[Path | None, typer.Argument(help="Write PNG images and .pts files here; none: fill the cache.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Write PNG images and .pts files here; none: fill the cache.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Faces to write.")] = 16,
     condition: Annotated[str, typer.Option(help="Difficulty of the faces to write.")] = "common",
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the faces to write.")] = 0,
@@ -64,7 +71,11 @@ def make(
     with wrong_usage():
         check_one_of("profile", profile, PROFILES)
         check_one_of("condition", condition, ["train", *CONDITIONS])
-    rows = faces_report.prepare(profile) if folder is None else faces_report.export(folder, count, condition, seed)
+    rows = (
+        faces_report.prepare(profile)
+        if folder is None
+        else faces_report.export(folder, count, condition, seed)
+    )
     show(rows, as_json, tables.checks)
 
 
@@ -112,8 +123,12 @@ def _row(model, path: Path) -> dict:
 def detect(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(PAPERS)}.")] = "dan",
-    box: Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The face's box; none: faces are searched for.")] = None,
-    draw: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Write the image with its landmarks.")] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The face's box; none: faces are searched for.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Write the image with its landmarks.")
+    ] = None,
     profile: Profile = "cpu",
     faces: Faces = "synthetic",
     as_json: AsJson = False,
@@ -122,7 +137,11 @@ def detect(
     from replicate import detection as detecting
 
     with wrong_usage():
-        for name, value, choices in (("method", method, PAPERS), ("profile", profile, PROFILES), ("faces", faces, FACES)):
+        for name, value, choices in (
+            ("method", method, PAPERS),
+            ("profile", profile, PROFILES),
+            ("faces", faces, FACES),
+        ):
             check_one_of(name, value, choices)
         corners = None if box is None else parse_box(box)
         if draw is not None and (len(images) > 1 or draw.suffix.lower() not in (".png", ".jpg", ".jpeg")):

@@ -7,7 +7,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-STATE_STYLES = {"done": "green", "partial": "yellow", "missing": "red", "data absent": "dim", "not applicable": "dim"}
+STATE_STYLES = {
+    "done": "green",
+    "partial": "yellow",
+    "missing": "red",
+    "data absent": "dim",
+    "not applicable": "dim",
+}
 VERDICT_STYLES = {
     "reproduced": "green",
     "direction holds": "green",
@@ -38,17 +44,22 @@ def interval(row: Mapping) -> str:
 
 def metric_name(row: Mapping) -> str:
     """The metric of a row, with its normaliser where there is one."""
-    return row["metric"] if row["normaliser"] in (None, "", "none") else f"{row['metric']} ({row['normaliser']})"
+    return (
+        row["metric"] if row["normaliser"] in (None, "", "none") else f"{row['metric']} ({row['normaliser']})"
+    )
 
 
 def artefacts(rows: Sequence[Mapping]) -> Group:
     """One line per artefact, and the count of each state."""
     table = _table(f"{len(rows)} artefacts", "id", "what it shows", "synthetic", "real", "notebook")
     for row in rows:
-        states = [Text(row["state"][faces], STATE_STYLES[row["state"][faces]]) for faces in ("synthetic", "real")]
+        states = [
+            Text(row["state"][faces], STATE_STYLES[row["state"][faces]]) for faces in ("synthetic", "real")
+        ]
         table.add_row(row["id"], row["title"], *states, row["notebook"] or "–")
     counts = [
-        f"{faces}: " + ", ".join(f"{n} {state}" for state, n in Counter(r["state"][faces] for r in rows).most_common())
+        f"{faces}: "
+        + ", ".join(f"{n} {state}" for state, n in Counter(r["state"][faces] for r in rows).most_common())
         for faces in ("synthetic", "real")
     ]
     return Group(table, *counts)
@@ -56,11 +67,32 @@ def artefacts(rows: Sequence[Mapping]) -> Group:
 
 def results(rows: Sequence[Mapping]) -> Table:
     """One line per recorded number."""
-    columns = ("artefact", "method", "subset", "metric", "value [95 %]", "unit", "images", "faces", "profile", "device")
+    columns = (
+        "artefact",
+        "method",
+        "subset",
+        "metric",
+        "value [95 %]",
+        "unit",
+        "images",
+        "faces",
+        "profile",
+        "device",
+    )
     table = _table(f"{len(rows)} results", *columns)
     for row in rows:
-        cells = [row["artefact"], row["method"], row["subset"], metric_name(row), interval(row), row["unit"], row["images"]]
-        table.add_row(*(str(c if c is not None else "–") for c in [*cells, row["faces"], row["profile"], row["device"]]))
+        cells = [
+            row["artefact"],
+            row["method"],
+            row["subset"],
+            metric_name(row),
+            interval(row),
+            row["unit"],
+            row["images"],
+        ]
+        table.add_row(
+            *(str(c if c is not None else "–") for c in [*cells, row["faces"], row["profile"], row["device"]])
+        )
     return table
 
 
@@ -72,12 +104,24 @@ def told(claim: Mapping) -> list[Mapping]:
 def difference(verdict: Mapping) -> str:
     """The difference of a verdict with its interval."""
     low, high = verdict.get("ci_low"), verdict.get("ci_high")
-    return number(verdict.get("difference")) + (f" [{number(low)}, {number(high)}]" if low is not None else "")
+    return number(verdict.get("difference")) + (
+        f" [{number(low)}, {number(high)}]" if low is not None else ""
+    )
 
 
 def claims(rows: Sequence[Mapping]) -> Table:
     """One line per claim and verdict."""
-    table = _table(f"{len(rows)} claims", "id", "statement", "faces", "profile", "verdict", "left", "right", "difference [95 %]")
+    table = _table(
+        f"{len(rows)} claims",
+        "id",
+        "statement",
+        "faces",
+        "profile",
+        "verdict",
+        "left",
+        "right",
+        "difference [95 %]",
+    )
     for row in rows:
         for verdict in told(row):
             word = Text(verdict["verdict"], VERDICT_STYLES[verdict["verdict"]])
@@ -90,7 +134,9 @@ def claims(rows: Sequence[Mapping]) -> Table:
 def plan(reasons: Mapping) -> Table:
     """What would run and why; `reasons` maps jobs to words or None."""
     stale = sum(reason is not None for reason in reasons.values())
-    table = _table(f"{stale} of {len(reasons)} notebooks to run", "notebook", "profile", "faces", "seed", "why")
+    table = _table(
+        f"{stale} of {len(reasons)} notebooks to run", "notebook", "profile", "faces", "seed", "why"
+    )
     for job, reason in reasons.items():
         why = Text(reason, "yellow") if reason else Text("up to date", "green")
         table.add_row(job.notebook, job.profile, job.faces, str(job.seed), why)
@@ -99,14 +145,25 @@ def plan(reasons: Mapping) -> Table:
 
 def bench(rows: Sequence[Mapping]) -> Table:
     """One line per benchmark."""
-    columns = ("name", "measures", "value", "peer", "faster than peer", "of this machine's limit", "device", "threads")
+    columns = (
+        "name",
+        "measures",
+        "value",
+        "peer",
+        "faster than peer",
+        "of this machine's limit",
+        "device",
+        "threads",
+    )
     table = _table("benchmarks", *columns)
     for row in rows:
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}×"
         peer = "–" if row["peer"] is None else f"{row['peer']}: {number(row['peer_value'])}"
         share = "–" if row["fraction_of_limit"] is None else f"{100 * row['fraction_of_limit']:.0f} %"
         value = f"{number(row['value'])} {row['unit']}"
-        table.add_row(row["name"], row["measures"], value, peer, ratio, share, row["device"], str(row["threads"]))
+        table.add_row(
+            row["name"], row["measures"], value, peer, ratio, share, row["device"], str(row["threads"])
+        )
     return table
 
 

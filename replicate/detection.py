@@ -34,7 +34,10 @@ def find_faces(image: np.ndarray) -> np.ndarray:
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
     side = max(24, int(max(small.shape) * SMALLEST_FACE))
-    squares = np.asarray(cascade.detectMultiScale(small, 1.1, 5, minSize=(side, side)), float).reshape(-1, 4) / scale
+    squares = (
+        np.asarray(cascade.detectMultiScale(small, 1.1, 5, minSize=(side, side)), float).reshape(-1, 4)
+        / scale
+    )
     squares = squares[np.argsort(-squares[:, 2])]
     corner, size = squares[:, [0, 1, 0, 1]], squares[:, [2, 3, 2, 3]]
     return corner + size * LANDMARKS_IN_SQUARE
@@ -50,7 +53,9 @@ def check_box(box: np.ndarray, image: np.ndarray) -> np.ndarray:
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
-    if not (np.isfinite(box).all() and x0 < x1 and y0 < y1 and x1 > 0 and y1 > 0 and x0 < width and y0 < height):
+    if not (
+        np.isfinite(box).all() and x0 < x1 and y0 < y1 and x1 > 0 and y1 > 0 and x0 < width and y0 < height
+    ):
         raise ReplicateError(
             f"box: got {','.join(f'{v:g}' for v in box)}, expected x0,y0,x1,y1 with x0 < x1 and y0 < y1 that overlaps the image "
             f"({width} x {height} pixels)."
@@ -70,7 +75,9 @@ def detect(path: Path, method: str, predict: Predictor, box: np.ndarray | None =
     began = time.perf_counter()
     boxes = find_faces(image) if box is None else check_box(box, image)
     if not len(boxes):
-        raise ReplicateError(f"{path}: no upright frontal face was found. Give its box with --box x0,y0,x1,y1.")
+        raise ReplicateError(
+            f"{path}: no upright frontal face was found. Give its box with --box x0,y0,x1,y1."
+        )
     points = predict(image, boxes)
     seconds = round(time.perf_counter() - began, 4)
     shared = {"image": str(path), "method": method}
@@ -104,7 +111,9 @@ def _dan(profile: str, faces: str) -> Predictor:
     network, _ = dan.obtain(config, 2, FaceSource("300w", "train", faces, profile), profile, 0)
 
     def predict(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        canvases = cut_canvases([image] * len(boxes), boxes.astype(np.float32), network.canonical, network.config.frame)
+        canvases = cut_canvases(
+            [image] * len(boxes), boxes.astype(np.float32), network.canonical, network.config.frame
+        )
         return dan.predict(network, canvases)[-1].float().numpy()
 
     return predict
@@ -122,4 +131,6 @@ def draw(path: Path, found: list[dict], output: Path) -> None:
             cv2.circle(canvas, (round(x), round(y)), 2 * line, (60, 220, 60), -1, cv2.LINE_AA)
     with atomic_write(output) as temporary:
         if not cv2.imwrite(str(temporary), canvas):
-            raise ReplicateError(f"--draw: {output} could not be written; expected a name that ends in .png or .jpg.")
+            raise ReplicateError(
+                f"--draw: {output} could not be written; expected a name that ends in .png or .jpg."
+            )

@@ -20,10 +20,22 @@ def check() -> list[dict]:
     for name in w300.PART_COUNTS:
         part = w300.scan(folder, name)
         if part.orphans:
-            state = f"{part.orphans[0].name} lacks its partner" + (f" (and {len(part.orphans) - 1} more)" if part.orphans[1:] else "")
+            state = f"{part.orphans[0].name} lacks its partner" + (
+                f" (and {len(part.orphans) - 1} more)" if part.orphans[1:] else ""
+            )
         else:
-            state = "complete" if part.found >= part.expected else "absent" if not part.found else "incomplete"
-        rows.append({"data set": w300.FOLDER, "part": name, "expected": part.expected, "found": part.found, "state": state})
+            state = (
+                "complete" if part.found >= part.expected else "absent" if not part.found else "incomplete"
+            )
+        rows.append(
+            {
+                "data set": w300.FOLDER,
+                "part": name,
+                "expected": part.expected,
+                "found": part.found,
+                "state": state,
+            }
+        )
     return rows
 
 
@@ -54,8 +66,15 @@ def _describe_split(source: FaceSource) -> dict:
 
 def prepare(profile: str) -> list[dict]:
     """Make the synthetic faces of every split that a profile uses, so that later runs find them in the cache."""
-    sources = [FaceSource(protocol, split, "synthetic", profile) for protocol, splits in SPLITS.items() for split in splits]
-    return [{"protocol": s.protocol, "split": s.split, "images": len(s.load()), "sha256": s.fingerprint} for s in sources]
+    sources = [
+        FaceSource(protocol, split, "synthetic", profile)
+        for protocol, splits in SPLITS.items()
+        for split in splits
+    ]
+    return [
+        {"protocol": s.protocol, "split": s.split, "images": len(s.load()), "sha256": s.fingerprint}
+        for s in sources
+    ]
 
 
 def export(folder: Path, count: int, condition: str, seed: int) -> list[dict]:

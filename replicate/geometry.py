@@ -104,14 +104,10 @@ def warp(images: Tensor, transform: Tensor, size: tuple[int, int]) -> Tensor:
         (N, C, height, width). Positions outside the source take the value of the nearest border pixel.
     """
     height, width = size
-    back = invert(transform)
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=back.dtype, device=back.device),
-        torch.arange(width, dtype=back.dtype, device=back.device),
-        indexing="ij",
-    )
-    pixels = torch.stack([x, y], -1).reshape(1, -1, 2)  # (1, height * width, 2)
-    where = apply_transform(back, pixels).reshape(-1, height, width, 2)
-    extent = where.new_tensor([images.shape[-1] - 1, images.shape[-2] - 1]).clamp_min(1)
-    grid = (2 * where / extent - 1).to(images.dtype)  # align_corners: -1 and 1 are the centres of the border pixels
+    x, y = (torch.arange(n, dtype=transform.dtype, device=transform.device) for n in (width, height))
+    extent = transform.new_tensor([images.shape[-1] - 1, images.shape[-2] - 1]).clamp_min(1)
+    back = (invert(transform) * (2 / extent)[:, None])[:, None, None]  # (N, 1, 1, 2, 3), to coordinates of -1 to 1
+    along_x = back[..., 0] * x[:, None]  # (N, 1, width, 2)
+    along_y = back[..., 1] * y[:, None, None] + back[..., 2] - 1  # (N, height, 1, 2)
+    grid = (along_x + along_y).to(images.dtype)  # align_corners: -1 and 1 are the centres of the border pixels
     return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)

@@ -7,7 +7,6 @@ status file beside the output says what ran, on what, for how long.
 
 import ast
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from filelock import FileLock
 from replicate.errors import ReplicateError
 from replicate.files import read_json, sha256, write_json
 from replicate.paths import data_dir, published_dir, root
+from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 REQUIRED = ("profile", "faces", "seed", "device")  # every notebook's parameters cell defines at least these
@@ -53,7 +53,9 @@ def read(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
-        raise ReplicateError(f"notebook {path} does not exist. `replicate run --dry-run` lists the notebooks.") from error
+        raise ReplicateError(
+            f"notebook {path} does not exist. `replicate run --dry-run` lists the notebooks."
+        ) from error
     except Exception as error:  # nbformat raises its own and json's exceptions for a damaged file
         raise ReplicateError(f"{path} is not a Jupyter notebook: {error}") from error
 
@@ -73,7 +75,9 @@ def default_parameters(notebook: nbformat.NotebookNode, path: Path) -> dict[str,
     for line in ast.parse(cells[0].source).body:
         target = line.targets[0] if isinstance(line, ast.Assign) and len(line.targets) == 1 else None
         if not isinstance(target, ast.Name):
-            raise ReplicateError(f"{path}: the parameters cell may only assign values to names, found `{ast.unparse(line)}`.")
+            raise ReplicateError(
+                f"{path}: the parameters cell may only assign values to names, found `{ast.unparse(line)}`."
+            )
         values[target.id] = ast.literal_eval(line.value)
     return values
 
@@ -170,7 +174,9 @@ def faces_fingerprint() -> str:
             f"faces='real' needs real faces, and {data_dir()} is not a folder. "
             "Set REPLICATE_DATA to the folder that holds the data sets; `replicate data check` says what belongs there."
         )
-    files = sorted((os.path.relpath(p, data_dir()), p.stat().st_size) for p in data_dir().rglob("*") if p.is_file())
+    files = sorted(
+        (os.path.relpath(p, data_dir()), p.stat().st_size) for p in data_dir().rglob("*") if p.is_file()
+    )
     return sha256(*(f"{name}:{size}" for name, size in files))
 
 
@@ -184,7 +190,7 @@ def failed_path(output: Path) -> Path:
     return output.with_suffix(".failed.ipynb")
 
 
-def execute(path: Path, output: Path, parameters: Mapping[str, object]) -> dict:
+def execute(path: Path, output: Path, parameters: Mapping[str, object], *, fresh: bool = False) -> dict:
     """Run a notebook; on success `output` and its status file are replaced, otherwise they stay as they were.
 
     Parameters
@@ -193,6 +199,8 @@ def execute(path: Path, output: Path, parameters: Mapping[str, object]) -> dict:
         The notebook and where its executed copy goes.
     parameters : mapping
         Values for names of the parameters cell.
+    fresh : bool
+        Tell a notebook that has a parameter `fresh` to train its models again.
 
     Returns
     -------
@@ -205,18 +213,36 @@ def execute(path: Path, output: Path, parameters: Mapping[str, object]) -> dict:
         For an unknown parameter, an unwritable folder, or a cell that raised; the failed notebook is kept beside `output`.
     """
     values = check_parameters(path, parameters)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(output.parent, os.W_OK):
-            raise PermissionError(f"{output.parent} is not writable")
-    except OSError as error:
-        raise ReplicateError(f"cannot write {output}: {error}. Set REPLICATE_CACHE to a folder you may write.") from error
+    if fresh and "fresh" in values:
+        values["fresh"] = True
+    folder_to_write(output.parent)
     with FileLock(output.with_suffix(".lock")):
         return _execute_locked(path, output, values)
 
 
+def folder_to_write(folder: Path) -> Path:
+    """Make `folder` in the cache.
+
+    Raises
+    ------
+    ReplicateError
+        If it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise ReplicateError(
+            f"cannot write {folder}: {error}. Set REPLICATE_CACHE to a folder you may write."
+        ) from error
+    return folder
+
+
 def _execute_locked(path: Path, output: Path, values: Mapping[str, object]) -> dict:
-    partial = output.with_name(f".{output.stem}.partial.ipynb")  # a leftover of a killed run is simply overwritten
+    partial = output.with_name(
+        f".{output.stem}.partial.ipynb"
+    )  # a leftover of a killed run is simply overwritten
     status = _describe(path, values)
     began = time.monotonic()
     error = _papermill(path, partial, values)
@@ -241,7 +267,13 @@ def _papermill(path: Path, partial: Path, values: Mapping[str, object]) -> str |
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not one in the user's home
     try:
         papermill.execute_notebook(
-            path, partial, parameters=dict(values), cwd=root(), kernel_name="python3", stderr_file=sys.stderr, extra_arguments=["--log-level=ERROR"]
+            path,
+            partial,
+            parameters=dict(values),
+            cwd=root(),
+            kernel_name="python3",
+            stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],
         )
     except PapermillExecutionError as error:
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
@@ -272,30 +304,25 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def commit() -> str | None:
-    """The checkout's commit, with ``+`` if files differ from it; None outside version control."""
-    git = ["git", "-C", str(root())]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line of this module, used by the workflow's rules."""
     import argparse
 
     import yaml
 
-    parser = argparse.ArgumentParser(prog="python -m replicate.notebooks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m replicate.notebooks", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
+    )
+    parser.add_argument("--fresh", action="store_true", help="train every model again")
     given = parser.parse_args(arguments)
+    values = {name: yaml.safe_load(value) for name, value in given.parameters}
     try:
-        execute(given.notebook.resolve(), given.output, {k: yaml.safe_load(v) for k, v in given.parameters})
+        execute(given.notebook.resolve(), given.output, values, fresh=given.fresh)
     except ReplicateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

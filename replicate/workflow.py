@@ -87,14 +87,18 @@ def _matching(selector: str, available: Mapping[str, Path]) -> set[str]:
     makers = artefact_notebooks()
     identity = next((name for name in makers if name.lower() == selector.lower()), None)
     if identity is None:
-        near = get_close_matches(selector, [*PAPERS, *available, *makers], n=1) or get_close_matches(selector.upper(), makers, n=1)
+        near = get_close_matches(selector, [*PAPERS, *available, *makers], n=1) or get_close_matches(
+            selector.upper(), makers, n=1
+        )
         raise ReplicateError(
             f"selector: got {selector!r}, expected a paper ({', '.join(PAPERS)}), a notebook ({', '.join(available)}) or an artefact "
             f"such as DAN-T5 (`replicate artefacts` lists them).{f' Did you mean {near[0]!r}?' if near else ''}"
         )
     maker = makers[identity]
     if maker is None:
-        raise ReplicateError(f"no notebook makes {identity} yet; `replicate artefacts` says which notebook makes what.")
+        raise ReplicateError(
+            f"no notebook makes {identity} yet; `replicate artefacts` says which notebook makes what."
+        )
     return {maker.removeprefix("notebooks/").removesuffix(".ipynb")}
 
 
@@ -136,7 +140,9 @@ def stale_because(job: Job) -> str | None:
     now = notebooks.input_digests(job.source, job.faces)
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
-        return f"changed: {', '.join(changed[:4])}" + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        return f"changed: {', '.join(changed[:4])}" + (
+            f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        )
     return None
 
 
@@ -147,12 +153,18 @@ def plan(asked: Sequence[Job], *, fresh: bool = False) -> dict[Job, str | None]:
 
 def run_serially(stale: Sequence[Job], *, fresh: bool = False) -> bool:
     """Run jobs one after another, the next also after a failure; returns whether all succeeded."""
-    commands = [[sys.executable, "-m", "replicate.notebooks", *job.arguments] for job in stale]
-    codes = [subprocess.run(c, cwd=root(), env=environment(fresh, 1), stdout=sys.stderr).returncode for c in commands]
+    commands = [
+        [sys.executable, "-m", "replicate.notebooks", *job.arguments, *["--fresh"] * fresh] for job in stale
+    ]
+    codes = [
+        subprocess.run(c, cwd=root(), env=environment(1), stdout=sys.stderr).returncode for c in commands
+    ]
     return not any(codes)
 
 
-def run_with_snakemake(stale: Sequence[Job], *, parallel: int = 1, fresh: bool = False, cluster: str = "local") -> bool:
+def run_with_snakemake(
+    stale: Sequence[Job], *, parallel: int = 1, fresh: bool = False, cluster: str = "local"
+) -> bool:
     """Run jobs under Snakemake, `parallel` at a time; returns whether all succeeded.
 
     `cluster` names a folder of ``workflow/profiles``.
@@ -162,30 +174,35 @@ def run_with_snakemake(stale: Sequence[Job], *, parallel: int = 1, fresh: bool =
     ReplicateError
         If another run of this checkout's workflow is going on.
     """
-    folder = cache() / "workflow"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = notebooks.folder_to_write(cache() / "workflow")
     profiles = root() / "workflow" / "profiles"
     check_one_of("cluster", cluster, sorted(p.name for p in profiles.iterdir()))
     try:
         # The operating system frees this lock when the process dies; Snakemake's own lock files would stay.
         with FileLock(folder / "run.lock", timeout=0):
             config = folder / "jobs.json"
-            write_json(config, {"jobs": [[j.notebook, j.profile, j.faces, j.seed, dict(j.extra)] for j in stale]})
-            command = [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")]
+            listed = [[job.notebook, job.profile, job.faces, job.seed, dict(job.extra)] for job in stale]
+            write_json(config, {"jobs": listed, "fresh": fresh})
+            command = [
+                sys.executable,
+                "-m",
+                "snakemake",
+                "--snakefile",
+                str(root() / "workflow" / "Snakefile"),
+            ]
             command += ["--profile", str(profiles / cluster), "--nolock", "--forceall"]
             command += ["--directory", str(folder), "--configfile", str(config)]
             command += ["--cores" if cluster == "local" else "--jobs", str(parallel)]
-            done = subprocess.run(command, cwd=root(), env=environment(fresh, parallel), stdout=sys.stderr)
+            done = subprocess.run(command, cwd=root(), env=environment(parallel), stdout=sys.stderr)
     except Timeout as error:
         raise ReplicateError(f"another `replicate run` is using {folder}; wait for it or end it.") from error
     return done.returncode == 0
 
 
-def environment(fresh: bool, parallel: int) -> dict[str, str]:
-    """Environment of the notebooks' processes: their share of the threads, and whether models are trained again."""
+def environment(parallel: int) -> dict[str, str]:
+    """Environment of notebooks that run `parallel` at a time: each has its share of the threads."""
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    return {**own, **os.environ, **({"REPLICATE_FRESH": "1"} if fresh else {})}
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **os.environ}
 
 
 def jobs_of_config(config: Mapping) -> list[Job]:

@@ -33,20 +33,31 @@ class Checkout:
         for name in ("replicate", "workflow", "book", "data/published"):
             ignored = shutil.ignore_patterns("__pycache__", "*.ipynb")
             shutil.copytree(ROOT / name, self.root / name, ignore=ignored)
-        self.notebook = write_notebook(self.root / "notebooks" / "dan" / "s1_small.ipynb", "print(profile, 6 * 7)")
+        self.notebook = write_notebook(
+            self.root / "notebooks" / "dan" / "s1_small.ipynb", "print(profile, 6 * 7)"
+        )
         self.write_contents("dan/s1_small")
 
     def write_contents(self, *notebooks: str) -> None:
         """A table of contents with these notebooks."""
         sections = "".join(f"\n  - file: {name}" for name in notebooks)
-        pages = "".join(f"\n- file: {name}" for name in ("how_to_read", "scoreboard", "claims", "ambiguities", "status"))
+        pages = "".join(
+            f"\n- file: {name}" for name in ("how_to_read", "scoreboard", "claims", "ambiguities", "status")
+        )
         chapter = f"\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
-        (self.root / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: preface\nchapters:{pages}{chapter}\n")
+        (self.root / "book" / "_toc.yml").write_text(
+            f"format: jb-book\nroot: preface\nchapters:{pages}{chapter}\n"
+        )
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment in which Python imports this copy of the library."""
-        own = {"PYTHONPATH": str(self.root), "REPLICATE_CACHE": str(self.cache), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        own = {
+            "PYTHONPATH": str(self.root),
+            "REPLICATE_CACHE": str(self.cache),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
         return {**os.environ, **own, "REPLICATE_DATA": str(self.root / "nowhere")}
 
     def command(self, *arguments: str) -> list[str]:
@@ -56,12 +67,16 @@ class Checkout:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Run `replicate` to its end."""
         env = {**self.environment, **environment}
-        return subprocess.run(self.command(*arguments), cwd=self.root, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            self.command(*arguments), cwd=self.root, env=env, capture_output=True, text=True, timeout=300
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start `replicate` in a process group of its own, so that a test can kill all of it."""
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(self.command(*arguments), cwd=self.root, env=self.environment, start_new_session=True, **quiet)
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.root, env=self.environment, start_new_session=True, **quiet
+        )
 
 
 @pytest.fixture

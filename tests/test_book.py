@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from conftest import Checkout, write_notebook
@@ -17,8 +18,17 @@ from replicate import book, book_pages, notebooks
 from replicate.errors import ReplicateError
 from replicate.paths import root
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 QUIET += ["--disable-component-update", "--disable-sync"]
 
 
@@ -43,7 +53,16 @@ def test_every_notebook_has_its_place_and_every_place_its_page():
 
 
 def test_the_pages_are_there_and_hold_what_the_notebook_printed(built):
-    for name in ("preface", "how_to_read", "scoreboard", "claims", "ambiguities", "status", "dan/index", "dan/recorded"):
+    for name in (
+        "preface",
+        "how_to_read",
+        "scoreboard",
+        "claims",
+        "ambiguities",
+        "status",
+        "dan/index",
+        "dan/recorded",
+    ):
         assert (site(built) / f"{name}.html").exists(), name
     page = (site(built) / "dan" / "s1_small.html").read_text()
     assert "smoke 42" in page and "The numbers of a smoke run mean nothing" in page
@@ -63,11 +82,15 @@ def test_the_status_page_tells_time_device_and_date_of_the_run(built):
 
 
 def test_no_page_takes_anything_from_another_server(built):
-    taken = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>", re.I)
+    taken = re.compile(
+        r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)\s*=\s*[\"']?(?:https?:)?//[^>]*>", re.I
+    )
     for page in site(built).rglob("*.html"):
         assert not taken.findall(page.read_text()), page
     for sheet in site(built).rglob("*.css"):
-        assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text(errors="ignore")), sheet
+        assert not re.findall(
+            r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text(errors="ignore")
+        ), sheet
 
 
 def test_a_second_build_repeats_nothing(built):
@@ -123,7 +146,9 @@ class TestBrokenPages:
 
 
 def test_text_from_data_cannot_break_a_table_or_become_markup():
-    line = book_pages.table(["a", "b"], [[book_pages.text("x|y *z* $1 <b> `c`"), book_pages.text(None)]]).splitlines()[-1]
+    line = book_pages.table(
+        ["a", "b"], [[book_pages.text("x|y *z* $1 <b> `c`"), book_pages.text(None)]]
+    ).splitlines()[-1]
     assert line == r"| x\|y \*z\* \$1 \<b\> \`c\` | – |"
     assert len(re.findall(r"(?<!\\)\|", line)) == 3
 
@@ -139,7 +164,12 @@ def test_no_page_scrolls_sideways(built, tmp_path, name, width):
         f'<iframe src="{page.name}" style="width:{width}px;height:900px;border:0" onload="setTimeout(() => {{'
         "const e = this.contentDocument.documentElement; document.title = [e.clientWidth, e.scrollWidth].join(' ')}, 500)\"></iframe>"
     )
-    options = [*QUIET, "--allow-file-access-from-files", f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000"]
+    options = [
+        *QUIET,
+        "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=5000",
+    ]
     command = [BROWSER, *options, "--window-size=1400,1000", "--dump-dom", frame.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     frame.unlink()
@@ -152,3 +182,17 @@ def test_build_reports_an_unwritable_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ReplicateError, match="REPLICATE_CACHE"):
         book.build("smoke", "synthetic")
+
+
+def test_progress_bars_and_repeated_pictures_are_not_shown():
+    def output(kind, **data):
+        return nbformat.v4.new_output(kind, data=data)
+
+    picture = {"image/png": "eA==", "text/plain": "<Figure>"}
+    value, display = output("execute_result", **picture), output("display_data", **picture)
+    bar = output("display_data", **{"application/vnd.jupyter.widget-view+json": {}, "text/plain": "Output()"})
+    blank = output("display_data", **{"text/html": "<pre></pre>", "text/plain": ""})
+    noise = nbformat.v4.new_output("stream", name="stderr", text="50 %")
+    words = nbformat.v4.new_output("stream", name="stdout", text="42")
+    assert book._shown([bar, blank, noise, words, value, display]) == [words, value]
+    assert book._shown([words, display]) == [words, display]

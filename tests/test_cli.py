@@ -29,9 +29,42 @@ def rows(*arguments: str, **environment: str) -> list[dict]:
 
 
 STATES = {"done", "partial", "missing", "data absent", "not applicable"}
-RESULT_KEYS = """artefact method protocol subset points metric normaliser value ci_low ci_high unit images seeds faces profile device
-seconds faces_sha256 commit recorded_at""".split()
-VERDICT_KEYS = "faces profile verdict left right difference ci_low ci_high p_value images seeds note".split()
+RESULT_KEYS = [
+    "artefact",
+    "method",
+    "protocol",
+    "subset",
+    "points",
+    "metric",
+    "normaliser",
+    "value",
+    "ci_low",
+    "ci_high",
+    "unit",
+    "images",
+    "seeds",
+    "faces",
+    "profile",
+    "device",
+    "seconds",
+    "faces_sha256",
+    "commit",
+    "recorded_at",
+]
+VERDICT_KEYS = [
+    "faces",
+    "profile",
+    "verdict",
+    "left",
+    "right",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "images",
+    "seeds",
+    "note",
+]
 
 
 class TestContract:
@@ -40,7 +73,9 @@ class TestContract:
         assert len(found) == len({a["id"] for a in found}) == 206
         for artefact in found:
             assert {"id", "paper", "kind", "title", "notebook", "state"} <= set(artefact)
-            assert set(artefact["state"]) == {"synthetic", "real"} and set(artefact["state"].values()) <= STATES
+            assert (
+                set(artefact["state"]) == {"synthetic", "real"} and set(artefact["state"].values()) <= STATES
+            )
             assert artefact["notebook"] is None or (root() / artefact["notebook"]).exists()
 
     def test_results(self):
@@ -168,5 +203,9 @@ class TestModels:
         folder.mkdir()
         (folder / "dan-stage1-smoke-000000000000.safetensors").write_bytes(b"nonsense")
         done = replicate("models", "verify", "--json", REPLICATE_CACHE=str(tmp_path))
-        assert done.returncode == 1 and "dan-stage1-smoke-000000000000" in done.stderr and "trained again" in done.stderr
+        assert (
+            done.returncode == 1
+            and "dan-stage1-smoke-000000000000" in done.stderr
+            and "trained again" in done.stderr
+        )
         assert all(r["state"] == "intact" for r in json.loads(done.stdout))

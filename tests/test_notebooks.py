@@ -33,28 +33,38 @@ class TestEveryNotebook:
             assert not cell.get("outputs") and cell.get("execution_count") is None
 
     def test_nbstripout_would_change_nothing(self, key):
-        done = subprocess.run([sys.executable, "-m", "nbstripout", "--verify", str(ALL[key])], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "nbstripout", "--verify", str(ALL[key])], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def test_its_cells_tell_and_call_but_hold_no_long_logic(self, key):
         for cell in notebooks.read(ALL[key]).cells:
             if cell.cell_type == "code":
-                lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+                lines = [
+                    line
+                    for line in cell.source.splitlines()
+                    if line.strip() and not line.lstrip().startswith("#")
+                ]
                 assert len(lines) <= 15, cell.source
 
     def test_it_imports_nothing_of_the_project_but_the_library(self, key):
         source = "\n".join(c.source for c in notebooks.read(ALL[key]).cells if c.cell_type == "code")
         imported = {a.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import) for a in n.names}
         imported |= {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
-        foreign = {name for name in imported if name.split(".")[0] in {"tests", "workflow", "book", "notebooks"}}
+        foreign = {
+            name for name in imported if name.split(".")[0] in {"tests", "workflow", "book", "notebooks"}
+        }
         assert not foreign
 
     def test_it_runs_at_smoke_in_under_a_minute(self, key, monkeypatch):
-        monkeypatch.setenv("REPLICATE_CACHE", os.environ.get("REPLICATE_CACHE") or str(root() / ".replicate" / "test"))
+        monkeypatch.setenv(
+            "REPLICATE_CACHE", os.environ.get("REPLICATE_CACHE") or str(root() / ".replicate" / "test")
+        )
         job = Job(key, "smoke", "synthetic")
         if stale_because(job):
             command = [sys.executable, "-m", "replicate.notebooks", *job.arguments]
-            done = subprocess.run(command, cwd=root(), env=environment(False, 1), capture_output=True, text=True)
+            done = subprocess.run(command, cwd=root(), env=environment(1), capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-3000:]
         assert stale_because(job) is None
         assert json.loads(job.status.read_text())["seconds"] < 60
@@ -72,12 +82,20 @@ class TestExecute:
         status = notebooks.execute(notebook("print(profile, faces, 6 * 7)"), output, SMALL)
         assert "smoke synthetic 42" in output.read_text()
         assert status == json.loads(output.with_suffix(".json").read_text())
-        assert (status["exit"], status["profile"], status["faces"], status["seed"]) == ("done", "smoke", "synthetic", 0)
+        assert (status["exit"], status["profile"], status["faces"], status["seed"]) == (
+            "done",
+            "smoke",
+            "synthetic",
+            0,
+        )
         assert status["seconds"] > 0 and status["device"] and status["finished_at"] >= status["started_at"]
         assert sorted(p.suffix for p in output.parent.iterdir()) == [".ipynb", ".json", ".lock"]
 
     def test_an_unknown_parameter_is_an_error_that_names_the_nearest(self, notebook, tmp_path):
-        with pytest.raises(ReplicateError, match="got 'sed', expected one of profile, faces, seed, device. Did you mean 'seed'"):
+        with pytest.raises(
+            ReplicateError,
+            match="got 'sed', expected one of profile, faces, seed, device. Did you mean 'seed'",
+        ):
             notebooks.execute(notebook(), tmp_path / "out.ipynb", {"sed": 1})
         assert not (tmp_path / "out.ipynb").exists()
 
@@ -85,6 +103,15 @@ class TestExecute:
     def test_a_value_outside_the_vocabulary_is_an_error(self, notebook, tmp_path, name, value):
         with pytest.raises(ReplicateError, match=f"{name}: got '{value}'.*Did you mean"):
             notebooks.execute(notebook(), tmp_path / "out.ipynb", {name: value})
+
+    def test_fresh_reaches_a_notebook_that_knows_it_and_no_other(self, notebook, tmp_path):
+        knows = notebook("print('fresh:', fresh)", parameters="profile = 'smoke'\nfresh = False")
+        assert notebooks.execute(knows, tmp_path / "a.ipynb", {}, fresh=True)["parameters"]["fresh"] is True
+        assert "fresh: True" in (tmp_path / "a.ipynb").read_text()
+        assert (
+            "fresh"
+            not in notebooks.execute(notebook("1"), tmp_path / "b.ipynb", {}, fresh=True)["parameters"]
+        )
 
     def test_a_failing_cell_keeps_the_last_good_run(self, notebook, tmp_path):
         output = tmp_path / "out.ipynb"
@@ -95,7 +122,10 @@ class TestExecute:
         failed = json.loads(output.with_suffix(".failed.json").read_text())
         assert failed["exit"] == "failed" and "ZeroDivisionError" in failed["error"]
         notebooks.execute(notebook("print('good again')"), output, SMALL)
-        assert not output.with_suffix(".failed.ipynb").exists() and not output.with_suffix(".failed.json").exists()
+        assert (
+            not output.with_suffix(".failed.ipynb").exists()
+            and not output.with_suffix(".failed.json").exists()
+        )
 
     def test_a_folder_that_cannot_be_written_is_named(self, notebook, tmp_path):
         (tmp_path / "file").write_text("")
@@ -135,7 +165,9 @@ class TestParametersCell:
             notebooks.check_parameters(notebook(parameters="import os"), {})
 
     def test_values_are_read_with_their_types(self, notebook):
-        values = notebooks.check_parameters(notebook(parameters="seed = 3\nrates = [0.1, 0.2]\nname = 'a'"), {"seed": 4})
+        values = notebooks.check_parameters(
+            notebook(parameters="seed = 3\nrates = [0.1, 0.2]\nname = 'a'"), {"seed": 4}
+        )
         assert values == {"seed": 4, "rates": [0.1, 0.2], "name": "a"}
 
     @pytest.mark.parametrize("content", ["", "not json", "{}"])
@@ -147,7 +179,10 @@ class TestParametersCell:
 
 class TestInputs:
     def test_imports_are_followed_through_the_library_and_no_further(self):
-        names = {p.relative_to(root()).as_posix() for p in notebooks.library_files("%matplotlib inline\nfrom replicate import files")}
+        names = {
+            p.relative_to(root()).as_posix()
+            for p in notebooks.library_files("%matplotlib inline\nfrom replicate import files")
+        }
         assert names == {"replicate/__init__.py", "replicate/files.py", "replicate/errors.py"}
 
     def test_an_import_inside_a_function_counts(self):
@@ -159,7 +194,10 @@ class TestInputs:
         before = list(notebooks.digests([path]).values())
         executed = shutil.copy(path, tmp_path / "copy.ipynb")
         content = json.loads(Path(executed).read_text())
-        content["cells"][-1] |= {"execution_count": 3, "outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}]}
+        content["cells"][-1] |= {
+            "execution_count": 3,
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}],
+        }
         Path(executed).write_text(json.dumps(content))
         assert list(notebooks.digests([Path(executed)]).values()) == before
         assert list(notebooks.digests([notebook("x = 2")]).values()) != before

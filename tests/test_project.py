@@ -38,11 +38,18 @@ def test_every_conda_spec_parses_strictly():
     specs = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
     parsed = [rattler.MatchSpec(spec, strict=True) for spec in specs]
     assert all(p.name is not None for p in parsed)
-    assert {str(p.name.normalized) for p in parsed} >= {"python", "pip", "pytorch", "opencv", "numpy", "cxx-compiler"}
+    assert {str(p.name.normalized) for p in parsed} >= {
+        "python",
+        "pip",
+        "pytorch",
+        "opencv",
+        "numpy",
+        "cxx-compiler",
+    }
 
 
 def test_strict_parsing_refuses_a_broken_spec():
-    with pytest.raises(rattler.exceptions.InvalidMatchSpecError):
+    with pytest.raises(Exception, match="unable to parse version spec"):
         rattler.MatchSpec("numpy >>2", strict=True)
 
 
@@ -56,8 +63,12 @@ def test_conda_and_pip_together_give_every_dependency():
 
 
 def test_constraints_pin_a_tested_version_of_every_dependency():
-    lines = [line for line in (root() / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)  # no addresses, no local versions
+    lines = [
+        line for line in (root() / "constraints.txt").read_text().splitlines() if line and line[0] != "#"
+    ]
+    assert all(
+        re.fullmatch(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*", line) for line in lines
+    )  # no addresses, no local versions
     pins = dict(line.split("==") for line in lines)
     for requirement in WANTED:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
@@ -91,7 +102,9 @@ def test_make_help_lists_the_commands_the_readme_promises():
 
 
 def test_make_installs_again_only_when_the_lists_change():
-    plan = subprocess.run(["make", "--dry-run", "setup", "VENV=/nonexistent"], cwd=root(), capture_output=True, text=True)
+    plan = subprocess.run(
+        ["make", "--dry-run", "setup", "VENV=/nonexistent"], cwd=root(), capture_output=True, text=True
+    )
     assert "-m venv /nonexistent" in plan.stdout and "--constraint constraints.txt" in plan.stdout
 
 

@@ -20,7 +20,9 @@ class TestSelect:
         for name in ("dan/s1_a", "dan/s43_b", "ect/s2_c"):
             write_notebook(tmp_path / f"{name}.ipynb")
         monkeypatch.setattr(notebooks, "folder", lambda: tmp_path)
-        monkeypatch.setattr(workflow, "artefact_notebooks", lambda: {"DAN-T5": "notebooks/dan/s43_b.ipynb", "DAN-T9": None})
+        monkeypatch.setattr(
+            workflow, "artefact_notebooks", lambda: {"DAN-T5": "notebooks/dan/s43_b.ipynb", "DAN-T9": None}
+        )
 
     @pytest.mark.parametrize(
         ("selectors", "keys"),
@@ -76,7 +78,9 @@ class TestStale:
         job.source.touch()
         assert workflow.stale_because(job) is None
         write_notebook(job.source, "1 / 0")
-        assert workflow.stale_because(job).startswith("changed: ") and "s1_a.ipynb" in workflow.stale_because(job)
+        assert workflow.stale_because(job).startswith("changed: ") and "s1_a.ipynb" in workflow.stale_because(
+            job
+        )
         with pytest.raises(ReplicateError):
             self.run(job)
         assert workflow.stale_because(job) == "the last run failed"
@@ -104,7 +108,9 @@ class TestStale:
 def outputs(path) -> list[str]:
     """What the cells of an executed notebook printed."""
     cells = nbformat.read(path, as_version=4).cells
-    return [output.text for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"]
+    return [
+        output.text for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    ]
 
 
 def test_snakemake_and_the_serial_path_give_the_same_and_repeat_nothing(checkout):
@@ -118,7 +124,9 @@ def test_snakemake_and_the_serial_path_give_the_same_and_repeat_nothing(checkout
     again = checkout.run("run", "--profile", "smoke")
     assert again.returncode == 0 and "up to date" in again.stderr and executed.stat().st_mtime_ns == stamp
 
-    other = checkout.run("run", "dan", "--profile", "smoke", "--serial", REPLICATE_CACHE=str(checkout.cache) + "2")
+    other = checkout.run(
+        "run", "dan", "--profile", "smoke", "--serial", REPLICATE_CACHE=str(checkout.cache) + "2"
+    )
     assert other.returncode == 0, other.stderr
     twin = checkout.cache.with_name("cache2") / executed.relative_to(checkout.cache)
     assert outputs(twin) == outputs(executed)
@@ -136,7 +144,11 @@ def test_snakemake_and_the_serial_path_give_the_same_and_repeat_nothing(checkout
 def test_a_failing_notebook_is_exit_status_1_and_the_others_still_run(checkout):
     write_notebook(checkout.root / "notebooks" / "dan" / "s0_bad.ipynb", "raise RuntimeError('too bad')")
     done = checkout.run("run", "--profile", "smoke")
-    assert done.returncode == 1 and "too bad" in done.stderr and "Traceback" not in done.stderr.split("error:")[-1]
+    assert (
+        done.returncode == 1
+        and "too bad" in done.stderr
+        and "Traceback" not in done.stderr.split("error:")[-1]
+    )
     folder = checkout.cache / "notebooks" / "smoke" / "synthetic" / "seed0" / "dan"
     assert (folder / "s1_small.ipynb").exists() and not (folder / "s0_bad.ipynb").exists()
     assert (folder / "s0_bad.failed.ipynb").exists()

@@ -67,7 +67,19 @@ class Measurement:
         return self.value / self.limit if self.value and self.limit else None
 
 
-KEYS = ("name", "measures", "value", "unit", "peer", "peer_value", "ratio", "limit", "fraction_of_limit", "device", "threads")
+KEYS = (
+    "name",
+    "measures",
+    "value",
+    "unit",
+    "peer",
+    "peer_value",
+    "ratio",
+    "limit",
+    "fraction_of_limit",
+    "device",
+    "threads",
+)
 
 
 def select(names: Iterable[str]) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import commit, merge, now, paper_of, read_records
+from replicate.evidence.records import merge, now, paper_of, read_records
 from replicate.paths import published_dir, results_dir
+from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 DIRECTIONS = ("lower", "higher", "equal", "bound")

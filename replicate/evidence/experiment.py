@@ -1,8 +1,9 @@
 """What a notebook works with: faces, predictions, rows and verdicts of one paper at one profile."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,19 +15,14 @@ from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.faces.faceset import FaceSet
 from replicate.faces.protocols import FaceSource
-from replicate.metrics import Statistic, auc, bootstrap_statistic, failures, nme, relative_change
+from replicate.metrics import Statistic, auc, bootstrap_statistic, failure_percent, failures, nme, relative_change
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
 Predictor = Callable[[FaceSet], Sequence[np.ndarray]]
 NORMALISERS = ("inter-ocular", "inter-pupil", "diagonal")  # what every prediction file holds
 FAILURE_THRESHOLD = 8.0  # per cent of the inter-ocular distance: 300-W's failure, DAN §4
-
-
-def _failure_percent(errors: np.ndarray, axis: int = -1) -> np.ndarray:
-    return failures(errors, FAILURE_THRESHOLD).mean(axis) * 100
-
-
 _AUC: Statistic = partial(auc, threshold=FAILURE_THRESHOLD)
+_FAILURES: Statistic = partial(failure_percent, threshold=FAILURE_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Experiment:
     device : str
         `auto`, `cpu`, `cuda`, ...
     fresh : bool
-        Train and predict again, whatever is stored.
+        Train and predict again, once, whatever is stored.
     """
 
     paper: str
@@ -53,6 +49,8 @@ class Experiment:
     seed: int = 0
     device: str = "auto"
     fresh: bool = False
+    _obtained: dict[tuple[str, ...], tuple[Predictor, Sequence[float]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _tested: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_one_of("paper", self.paper, PAPERS)
@@ -79,7 +77,7 @@ class Experiment:
         source : FaceSource
             The test faces; the parts of a union are tested and stored apart and joined here.
         obtain : callable
-            Called only if something is not on record. Returns a predictor, which maps faces to one array (N, L, 2) of image pixels
+            Called at most once for the same models, and only if something is not on record. Returns a predictor, which maps faces to one array (N, L, 2) of image pixels
             per model, and the seconds that each model took to train.
         """
         parts = [self._test_part(models, part, obtain) for part in source.parts]
@@ -88,9 +86,11 @@ class Experiment:
     def _test_part(self, models: Sequence[str], source: FaceSource, obtain) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
-        if not self.fresh and all(file.exists() for file in files):
+        if all(file.exists() and (file in self._tested or not self.fresh) for file in files):
             return [predictions.read(file) for file in files]
-        predict, training_seconds = obtain()
+        if tuple(models) not in self._obtained:  # several test sets want the same models, which `fresh` must not train again for each
+            self._obtained[tuple(models)] = obtain()
+        predict, training_seconds = self._obtained[tuple(models)]
         faces = source.load()
         shapes = predict(faces)
         provenance = {
@@ -104,7 +104,7 @@ class Experiment:
             points = np.asarray(predicted) if self.faces == "synthetic" else None  # points of real faces are nobody's to publish
             about = provenance | {"training_seconds": round(seconds, 1)}
             runs.append(Predictions(model, testset, self.faces, faces.names, errors, points, about))
-            predictions.save(runs[-1], self.paper, self.profile)
+            self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
         return runs
 
     def error_rows(
@@ -122,7 +122,7 @@ class Experiment:
         made = [self._row(about, "mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers]
         made.append(self._row(about, "AUC 0.08", "inter-ocular", errors, _AUC))
         failing = int(failures(errors, FAILURE_THRESHOLD).sum())
-        made.append(self._row(about, "failure rate 0.08", "inter-ocular", errors, _failure_percent, count=failing))
+        made.append(self._row(about, "failure rate 0.08", "inter-ocular", errors, _FAILURES, count=failing))
         return made
 
     def _about(self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]) -> Callable[..., Row]:
@@ -166,7 +166,7 @@ class Experiment:
         for metric, sign, statistic in (
             ("mean-error reduction", -1, np.mean),
             ("AUC increase", 1, _AUC),
-            ("failure-rate reduction", -1, _failure_percent),
+            ("failure-rate reduction", -1, _FAILURES),
         ):
             if np.mean(statistic(sides[1], axis=-1)) == 0:
                 continue

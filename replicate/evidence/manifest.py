@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import commit, merge, now, paper_of, read_records
+from replicate.evidence.records import merge, now, paper_of, read_records
 from replicate.paths import results_dir
+from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 KEY = ("artefact", "title")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cache as remember
 from pathlib import Path
 
 from filelock import FileLock
@@ -37,14 +36,6 @@ def paper_of(identity: str) -> str:
 def now() -> str:
     """Coordinated universal time, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-@remember
-def commit() -> str | None:
-    """Commit of the checkout, asked for once per process; None outside version control."""
-    from replicate.notebooks import commit as current  # imported here: the notebook module is slow to import
-
-    return current()
 
 
 def read_records(path: Path) -> list[dict]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import commit, merge, now, paper_of, read_records
+from replicate.evidence.records import merge, now, paper_of, read_records
 from replicate.metrics import NORMALISERS
 from replicate.paths import results_dir
+from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 NO_NORMALISER = "none"  # counts, times, parameters

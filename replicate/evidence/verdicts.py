@@ -20,7 +20,7 @@ import numpy as np
 
 from replicate.errors import ReplicateError
 from replicate.evidence.claims import Claim, Quantity, Verdict
-from replicate.metrics import Comparison, Interval, Statistic, auc, failures, mcnemar, paired_bootstrap
+from replicate.metrics import Comparison, Interval, Statistic, auc, failure_percent, failures, mcnemar, paired_bootstrap
 from replicate.vocabulary import check_one_of
 
 SIGNIFICANCE = 0.05
@@ -46,7 +46,7 @@ def statistic_of(metric: str) -> Statistic:
     if name == "mean error":
         return np.mean
     kind, _, threshold = name.rpartition(" ")
-    makers = {"AUC": auc, "failure rate": _failure_rate}
+    makers = {"AUC": auc, "failure rate": failure_percent}
     check_one_of("metric", kind, makers)
     try:
         return partial(makers[kind], threshold=100 * float(threshold))
@@ -257,8 +257,3 @@ def _inside(low: float, high: float, lower_limit: float, upper_limit: float) -> 
     if lower_limit <= low and high <= upper_limit:
         return "reproduced"
     return "not reproduced" if high < lower_limit or low > upper_limit else "inconclusive"
-
-
-def _failure_rate(errors: np.ndarray, threshold: float, axis: int = -1) -> np.ndarray:
-    """Share of failures in per cent along an axis; `metrics.failure_rate` counts a whole array."""
-    return 100 * np.mean(failures(errors, threshold), axis=axis)

@@ -88,13 +88,16 @@ class Canvases:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def to(self, device: torch.device) -> "Canvases":
+        """The same canvases on another device."""
+        return Canvases(self.pixels.to(device), self.to_frame.to(device), self.from_image.to(device), self.frame)
+
     def crops(self, index: Tensor, perturbation: Tensor | None = None) -> Tensor:
         """Crops (n, 1, size, size) float32 in [0, 1] of the faces `index`, moved by `perturbation` (n, 2, 3) within the frame."""
-        pixels = self.pixels[index].float() / 255
         transform = self.to_frame.expand(len(index), 2, 3)
         if perturbation is not None:
             transform = compose(perturbation, transform)
-        return warp(pixels, transform, (self.frame.size, self.frame.size))
+        return warp(self.pixels[index].float(), transform, (self.frame.size, self.frame.size)) / 255
 
 
 def cut_canvases(images: Sequence[np.ndarray], boxes: np.ndarray, mean: Tensor, frame: Frame) -> Canvases:
@@ -132,10 +135,12 @@ class Samples:
         (L, 2) mean shape.
     """
 
-    def __init__(self, faces: FaceSet, mean: Tensor, frame: Frame, perturbation: Perturbation, batch: int, seed: int) -> None:
+    def __init__(
+        self, faces: FaceSet, mean: Tensor, frame: Frame, perturbation: Perturbation, batch: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
         true = torch.as_tensor(faces.points, dtype=torch.float32)
-        self.canvases = cut_canvases(faces.images, tight_box(true).numpy(), mean, frame)
-        self.points = apply_transform(self.canvases.from_image, true)
+        self.canvases = cut_canvases(faces.images, tight_box(true).numpy(), mean, frame).to(device)
+        self.points = apply_transform(self.canvases.from_image, true.to(device))
         self.perturbation, self.batch, self.seed, self.markup = perturbation, batch, seed, faces.markup
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -144,6 +149,7 @@ class Samples:
         generator = torch.Generator().manual_seed(self.seed * 7_919 + step)
         moves = self.perturbation.sample(self.batch, self.canvases.frame, generator)
         mirrored = torch.rand(self.batch, generator=generator) < 0.5
+        index, moves, mirrored = (drawn.to(self.points.device) for drawn in (index, moves, mirrored))
         crops, shapes = self.canvases.crops(index, moves), apply_transform(moves, self.points[index])
         return mirror_batch(crops, shapes, mirrored, self.markup)
 
@@ -160,7 +166,7 @@ class Samples:
 
 def mirror_batch(crops: Tensor, points: Tensor, which: Tensor, markup_name: str) -> tuple[Tensor, Tensor]:
     """Mirror the faces `which` (n,) bool: crops (n, C, H, W) and points (n, L, 2), with left and right landmarks exchanged."""
-    permutation = torch.tensor(markup(markup_name).mirror)
+    permutation = torch.tensor(markup(markup_name).mirror, device=points.device)
     flipped = points[:, permutation] * points.new_tensor([-1, 1]) + points.new_tensor([crops.shape[-1] - 1, 0])
     where = which[:, None, None]
     return torch.where(where[..., None], crops.flip(-1), crops), torch.where(where, flipped, points)
@@ -170,7 +176,8 @@ def _resample(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray
     """One canvas (side, side); reductions average the pixels that fall together."""
     scale = np.sqrt(np.linalg.det(transform[:, :2]))
     if scale < 1:
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]  # whole pixels: the ratio is known exactly
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         ratio = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]])
         # resize keeps the outer edges of the image: (x + 1/2) * ratio - 1/2
         shrink_inverse = np.array([[1 / ratio[0], 0, 0.5 / ratio[0] - 0.5], [0, 1 / ratio[1], 0.5 / ratio[1] - 0.5], [0, 0, 1]])

@@ -57,16 +57,28 @@ class FaceSet:
         count = len(self.names)
         if count == 0:
             raise ReplicateError(f"{self.faces} {self.protocol}/{self.split}: no faces; a face set needs at least one")
-        shapes = {"points": self.points.shape, "visible": (*self.visible.shape, 2), "boxes": (*self.boxes.shape[:1], 4)}
-        expected = {"points": (count, *self.points.shape[1:]), "visible": self.points.shape, "boxes": (count, 4)}
-        for name, shape in shapes.items():
-            if shape != expected[name]:
-                raise ReplicateError(f"FaceSet.{name}: got shape {shape}, expected {expected[name]} for {count} names")
         if len(self.images) != count or len(set(self.names)) != count:
             raise ReplicateError(f"FaceSet: {len(self.images)} images and {len(set(self.names))} different names for {count} faces")
-        if not np.isfinite(self.boxes).all() or (self.boxes[:, 2:] <= self.boxes[:, :2]).any():
-            bad = next(n for n, b in zip(self.names, self.boxes, strict=True) if not (b[2:] > b[:2]).all())
-            raise ReplicateError(f"FaceSet.boxes: {bad}: boxes must be finite with x_min < x_max and y_min < y_max")
+        self._check_shapes(count)
+        self._check_boxes()
+
+    def _check_shapes(self, count: int) -> None:
+        landmarks = self.points.shape[1] if self.points.ndim == 3 else "L"
+        checks = [("points", self.points, (count, landmarks, 2)), ("visible", self.visible, (count, landmarks)), ("boxes", self.boxes, (count, 4))]
+        checks += [(f"attributes[{key!r}]", values, (count,)) for key, values in self.attributes.items()]
+        if self.identity is not None:
+            checks.append(("identity", self.identity, (count,)))
+        for name, array, expected in checks:
+            if array.shape != expected:
+                raise ReplicateError(f"FaceSet.{name}: got shape {array.shape}, expected {expected} for {count} names")
+
+    def _check_boxes(self) -> None:
+        sound = np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
+        if not sound.all():
+            first = int(np.argmin(sound))
+            raise ReplicateError(
+                f"FaceSet.boxes: {self.names[first]}: got {self.boxes[first].tolist()}, expected finite x_min < x_max and y_min < y_max"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,6 +86,8 @@ class FaceSet:
     def subset(self, which: np.ndarray, split: str | None = None) -> "FaceSet":
         """The faces that a boolean mask (N,) or an array of indices selects, in that order."""
         which = np.asarray(which)
+        if which.dtype == bool and which.shape != (len(self),):
+            raise ReplicateError(f"which: got a mask of shape {which.shape}, expected ({len(self)},)")
         index = np.flatnonzero(which) if which.dtype == bool else which
         return replace(
             self,

@@ -6,7 +6,6 @@ fingerprint of its faces at no cost.
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,19 +129,21 @@ def _load_synthetic(source: FaceSource) -> FaceSet:
     )
 
 
-def _make(folder: Path, source: FaceSource, progress: Callable[[int], None] | None = None) -> None:
+def _make(folder: Path, source: FaceSource) -> None:
     """Generate a split once, for all processes: under a lock, into a temporary folder that is renamed when whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if folder.exists():
-            return
-        batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split, progress=progress)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            np.save(temporary / "images.npy", batch.images)
-            np.savez(temporary / "labels.npz", points=batch.points, visible=batch.visible, **batch.attributes)
-            temporary.rename(folder)
-        except OSError as error:
-            raise ReplicateError(f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if folder.exists():  # another process made it while this one waited
+                return
+            for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed; nobody else holds the lock
+                shutil.rmtree(left, ignore_errors=True)
+            batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+                made = Path(temporary) / "faces"
+                made.mkdir()
+                np.save(made / "images.npy", batch.images)
+                np.savez(made / "labels.npz", points=batch.points, visible=batch.visible, **batch.attributes)
+                made.rename(folder)
+    except OSError as error:
+        raise ReplicateError(f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk.") from error

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from replicate import store, training
-from replicate.devices import describe_device
+from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
 from replicate.faces.augment import Canvases, Frame, Perturbation, Samples, cut_canvases
 from replicate.faces.faceset import FaceSet
@@ -78,12 +78,12 @@ class DANConfig:
 _SHORT = dict(translation=0.08, rotation=20.0, scale=0.12, batch=32, decay=True, patience=1000)
 CONFIGS = {
     ("smoke", "synthetic"): DANConfig(width=4, hidden=32, samples=(384, 384, 384), validation_faces=8, validate_every=6, sanity_gate=False, **_SHORT),
-    ("cpu", "synthetic"): DANConfig(width=16, hidden=128, samples=(32_000, 24_000, 24_000), validate_every=100, **_SHORT),
+    ("cpu", "synthetic"): DANConfig(width=16, hidden=128, samples=(24_000, 16_000, 16_000), validate_every=100, **_SHORT),
     ("cpu", "real"): DANConfig(
         samples=(10_000, 8_000),  # two stages: a third would not fit the budget
         validate_every=50,
         **_SHORT | dict(step_size=3e-4),
-        narrow=DANConfig(width=32, samples=(120_000, 56_000), validate_every=100, **_SHORT),
+        narrow=DANConfig(width=32, samples=(120_000, 40_000), validate_every=100, **_SHORT),
     ),
     ("gpu", "synthetic"): DANConfig(),
     ("gpu", "real"): DANConfig(),
@@ -255,7 +255,7 @@ def keys(config: DANConfig, stages: int, source: FaceSource, profile: str, seed:
 
 
 def obtain(
-    config: DANConfig, stages: int, source: FaceSource, profile: str, seed: int, *, fresh: bool = False
+    config: DANConfig, stages: int, source: FaceSource, profile: str, seed: int, *, device: str = "auto", fresh: bool = False
 ) -> tuple[DAN, list[StoredModel]]:
     """A trained DAN from the model store; stages that are absent are trained one after the other (§3.5).
 
@@ -263,6 +263,8 @@ def obtain(
     ----------
     source : FaceSource
         The training faces, loaded only if a stage must be trained.
+    device : str
+        `auto`, `cpu`, `cuda`, ...: where to train, and where the returned network is.
     fresh : bool
         Train all stages again.
 
@@ -275,18 +277,20 @@ def obtain(
     for stage, key in enumerate(keys(config, stages, source, profile, seed), start=1):
 
         def train(checkpoint: Path, stage: int = stage) -> tuple[dict[str, Tensor], FitReport, str]:
-            initial = None
-            if config.narrow:
-                narrow = obtain(config.narrow, stage, source, profile, seed)[1]
-                initial = widen(narrow[-1].tensors, config.narrow, config)
-            return _train_stage(config, stage, models, initial, source.load(), seed, checkpoint)
+            if not config.narrow:
+                return _train_stage(config, stage, models, None, source.load(), seed, checkpoint, device)
+            narrow = obtain(config.narrow, stage, source, profile, seed, device=device)[1][-1]
+            initial = widen(narrow.tensors, config.narrow, config)
+            tensors, report, trained_on = _train_stage(config, stage, models, initial, source.load(), seed, checkpoint, device)
+            report.seconds += narrow.report.seconds
+            return tensors, report, trained_on
 
         models.append(store.get(key, train, fresh=fresh))
-    return assemble(config, models).eval(), models
+    return assemble(config, models).eval().to(choose_device(device)), models
 
 
 def training_seconds(models: list[StoredModel]) -> list[float]:
-    """What it took to train the network up to each stage, the narrower ones included where they were kept on record."""
+    """What it took to train the network up to each stage, the narrower networks that they grew from included."""
     return np.cumsum([model.report.seconds for model in models]).tolist()
 
 
@@ -336,19 +340,22 @@ def _train_stage(
     faces: FaceSet,
     seed: int,
     checkpoint: Path,
+    device: str = "cpu",
 ) -> tuple[dict[str, Tensor], FitReport, str]:
     """Train the connection to and the network of one stage on top of finished ones, from `initial` weights if given."""
+    where = choose_device(device)
     torch.manual_seed(seed * 1_000 + stage)
     held_out = np.zeros(len(faces), bool)
     held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = True  # §4: 100 random faces
     mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
-    samples = Samples(faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, seed * 10 + stage)
+    samples = Samples(faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, seed * 10 + stage, where)
     if models:
         network = assemble(config, models, stage)
     else:
-        network = DAN(config, 1, config.frame.canonical(mean), *_pixel_statistics(samples)).to(memory_format=torch.channels_last)
+        network = DAN(config, 1, config.frame.canonical(mean), *_pixel_statistics(samples))
     if initial:
         network.load_state_dict(initial, strict=False)
+    network.to(where, memory_format=torch.channels_last)
     own = (f"stages.{stage - 1}.", f"connections.{stage - 2}.") + (() if models else ("canonical", "pixel_"))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(own))
@@ -365,18 +372,19 @@ def _train_stage(
         shapes = predict(network.eval(), canvases)[-1]
         return 100 * normalised_distance(shapes, true, faces.markup).mean().item()
 
-    start = apply_transform(invert(canvases.from_image), network.canonical.expand_as(true))
+    start = apply_transform(invert(canvases.from_image), network.canonical.cpu().expand_as(true))
     gate = 100 * normalised_distance(start, true, faces.markup).mean().item() if config.sanity_gate else None
     label = f"DAN stage {stage}, {faces.faces} {faces.protocol}, seed {seed}"
     schedule = config.schedule(stage)
     report = training.fit(network, samples, loss, validate, schedule, seed=seed, checkpoint=checkpoint, label=label, must_beat=gate)
     tensors = {name: value for name, value in network.state_dict().items() if name.startswith(own)}
-    return tensors, report, describe_device("cpu")
+    return tensors, report, describe_device(where)
 
 
 def _pixel_statistics(samples: Samples, steps: int = 32) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each pixel over augmented crops: two (112, 112)."""
     crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0]
+    crops = crops.cpu()
     return crops.mean(0), crops.std(0).clamp_min(0.01)  # a pixel that never changes must not be divided by zero
 
 
@@ -408,15 +416,15 @@ def _fold(layers: nn.Sequential) -> nn.Sequential:
 
 @torch.inference_mode()
 def predict(network: DAN, canvases: Canvases, batch: int = 8) -> list[Tensor]:
-    """Shapes after each stage, each (N, L, 2) in pixels of the original images."""
-    fast = for_inference(network)
-    parts = torch.arange(len(canvases)).split(batch)
+    """Shapes after each stage, each (N, L, 2) in pixels of the original images, on the CPU; computed where the network is."""
+    fast, canvases = for_inference(network), canvases.to(network.canonical.device)
+    parts = torch.arange(len(canvases), device=network.canonical.device).split(batch)
     shapes = [fast(canvases.crops(part)) for part in parts]
     back = invert(canvases.from_image)
-    return [apply_transform(back, torch.cat(per_stage)) for per_stage in zip(*shapes, strict=True)]
+    return [apply_transform(back, torch.cat(per_stage)).cpu() for per_stage in zip(*shapes, strict=True)]
 
 
 def predict_faces(network: DAN, faces: FaceSet) -> list[np.ndarray]:
     """Shapes after each stage for a face set, started from its boxes: per stage (N, L, 2) in pixels of each image."""
-    canvases = cut_canvases(faces.images, faces.boxes, network.canonical, network.config.frame)
+    canvases = cut_canvases(faces.images, faces.boxes, network.canonical.cpu(), network.config.frame)
     return [shapes.numpy() for shapes in predict(network, canvases)]

@@ -70,6 +70,11 @@ def failure_rate(errors: np.ndarray, threshold: float) -> FailureRate:
     return FailureRate(100 * count / np.size(errors), count)
 
 
+def failure_percent(errors: np.ndarray, threshold: float, axis: int = -1) -> np.ndarray:
+    """Share of images in per cent, along ``axis``, whose error is above ``threshold``: a statistic to resample."""
+    return 100 * failures(errors, threshold).mean(axis=axis)
+
+
 def failures(errors: np.ndarray, threshold: float) -> np.ndarray:
     """Mark the images whose error is above ``threshold`` (both in per cent): what `mcnemar` compares."""
     return _checked_errors(errors) > _checked_threshold(threshold)

@@ -1,5 +1,7 @@
 """What the DAN chapter shows: layers, diagrams, intermediate images, checks of the equations."""
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -103,7 +105,7 @@ def connection_outline(run: Experiment) -> Figure:
 
 def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: int) -> Figure:
     """Fig. 3: for the first `count` faces the input with S_1, T_2(I) with T_2(S_1), H_2 and F_2."""
-    first = faces.subset(np.arange(count))
+    first, network = faces.subset(np.arange(count)), copy.deepcopy(network).cpu()
     canvases = cut_canvases(first.images, first.boxes, network.canonical, network.config.frame)
     crops = canvases.crops(torch.arange(count))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -132,7 +134,7 @@ def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: in
 def check_equations(network: DAN, seed: int = 0) -> dict[str, float]:
     """Largest deviations, in pixels, of the layers from the equations written out plainly, on random shapes."""
     generator = torch.Generator().manual_seed(seed)
-    canonical = network.canonical.double()
+    canonical = network.canonical.cpu().double()
     shape = canonical + 3 * torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
     delta = torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
     transform = fit_similarity(shape, canonical[None])

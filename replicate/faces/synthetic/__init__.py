@@ -3,7 +3,8 @@
 A head is built from one control cage (:mod:`.template`), shaped by identity and expression (:mod:`.head`), painted (:mod:`.canvas`,
 :mod:`.appearance`), dressed (:mod:`.hair`), posed and lit (:mod:`.scene`), drawn (:mod:`.raster`) before a background
 (:mod:`.background`) and behind other things (:mod:`.occluders`), and photographed (:mod:`.sensor`). :mod:`.conditions` says how often
-everything happens. No photograph and no scan goes in.
+everything happens. No photograph and no scan goes in: proportions and spreads follow a small table of averages and quantiles of the
+training landmarks of 300-W, and anthropometry (see :mod:`.template` and :mod:`.conditions`).
 
 Examples
 --------

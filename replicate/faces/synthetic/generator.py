@@ -16,7 +16,7 @@ from .raster import grid_triangles, rasterise
 from .sensor import photograph
 from .template import TEXELS, surface_at, template
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION: int = 2  # grows with every change that alters images or labels; part of data-set hashes
 CONDITIONS = ("common", "challenging", "private", "train")
 _SPREAD = 0.85  # of identity, so that principal components match the training faces'
 _SIZE = 256  # faces are rendered at this size, then resized
@@ -164,7 +164,7 @@ def _render(streams: _Streams, condition: conditions.Condition, identity: int) -
     texture, alpha, thickness, curtain = _dressed(streams, person, landmarks, gaze, wears)
     geometry = _geometry(landmarks, pose, person, thickness, curtain, rng)
     light = conditions.sample_light(streams.scene, condition)
-    layer, depth = _draw(streams, condition, geometry, texture, light)
+    layer, depth = _draw(streams, condition, geometry, texture, alpha, light)
     level = np.clip(light.key * max(light.direction[2], 0.2) + 0.5 * (light.sky + light.ground), 0.2, 1.2)
     glasses = 2 if wears["dark_glasses"] else int(wears["glasses"])
     if glasses:
@@ -242,8 +242,7 @@ def _geometry(
 ) -> _Geometry:
     base = template()
     posed = scene.pose_controls(controls, pose.yaw, pose.pitch, pose.roll, pose.body)
-    # Rounded, so that the last bit does not depend on how many threads multiplied the matrices.
-    bare = np.round(base.matrix @ posed, 7).reshape(*base.shape, 3)
+    bare = base.vertices(posed)
     turn = scene.rotation(pose.yaw, pose.pitch, pose.roll)
     grown = _grow(bare, thickness, curtain, turn)
     grid = scene.with_ears(grown, scene.ears(bare, turn, person.ear_size, person.ear_out))
@@ -261,10 +260,10 @@ def _geometry(
 
 def _grow(bare: np.ndarray, thickness: np.ndarray, curtain: float, turn: np.ndarray) -> np.ndarray:
     """Move covered vertices outwards, and let long hair hang beside the neck."""
-    middle = (np.array([0.0, -0.45, -0.9]) - scene._PIVOT) @ turn.T
+    middle = (np.array([0.0, -0.45, -0.9]) - scene.PIVOT) @ turn.T
     outward = bare - middle
     up = turn[:, 1]
-    level = np.clip(outward @ up, 0, None)[..., None]
+    level = np.clip(scene.along(outward, up), 0, None)[..., None]
     radial = outward - level * up  # below the middle of the skull hair hangs: only sideways
     radius = np.sqrt((radial**2).sum(-1, keepdims=True)) + 1e-6
     amount = thickness[..., None]
@@ -288,9 +287,17 @@ def _mesh() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw(
-    streams: _Streams, condition: conditions.Condition, g: _Geometry, texture: np.ndarray, light: scene.Light
-):
-    """Background, shoulders and head: the composed layer and the head's depth buffer."""
+    streams: _Streams,
+    condition: conditions.Condition,
+    g: _Geometry,
+    texture: np.ndarray,
+    covered: np.ndarray,
+    light: scene.Light,
+) -> tuple[occluders.Layer, np.ndarray]:
+    """Background, shoulders and head: the composed layer and the head's depth buffer.
+
+    Hair and scarves, where ``covered``, lie over the clothes that are added to the texture here.
+    """
     rng = streams.scene
     image = background(rng, _SIZE, condition.outdoor)
     rows, columns, _ = g.grid.shape
@@ -300,7 +307,8 @@ def _draw(
     sides = surface_at(g.screen, base.cells(np.array([(-90.0, 1.62), (90.0, 1.62)])))
     shoulders(image, sides[0], sides[1], g.scale, clothes * fill, rng)
     alpha, colour = hair.collar(rng, clothes)
-    paint.mix(texture[base.shape[0] * TEXELS // 2 :], alpha[base.shape[0] * TEXELS // 2 :], colour)
+    lower = slice(base.shape[0] * TEXELS // 2, None)
+    paint.mix(texture[lower], (alpha * (1 - covered))[lower], colour)
     places, triangles = _mesh()
     mapped, depth = rasterise(
         g.screen.reshape(-1, 2), g.grid[..., 2].astype(np.float32).ravel(), places, triangles, _SIZE

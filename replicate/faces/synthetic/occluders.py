@@ -111,7 +111,7 @@ def draw_glasses(
 ) -> np.ndarray:
     """Draw projected glasses (the parts of :func:`glasses_points`, in pixels); returns the lens area as an 8-bit mask."""
     area, rims = _blank(layer), _blank(layer)
-    thickness = max(int(round(glasses.thickness * scale)), 1)
+    thickness = max(round(glasses.thickness * scale), 1)
     for lens in lenses:
         cv2.fillPoly(area, [_fixed(lens)], 255, cv2.LINE_AA, 4)
     covered = layer.covered.copy()

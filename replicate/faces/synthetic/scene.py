@@ -12,7 +12,7 @@ import numpy as np
 from .canvas import EAR_COLUMNS, EAR_ROWS, EAR_STRIP
 from .template import surface_at, template
 
-_PIVOT = np.array([0.0, 0.35, -0.95])
+PIVOT = np.array([0.0, 0.35, -0.95])
 # Outward normals of the frontal contour in the image, points 0 to 8.
 _OUTWARD = np.array(
     [
@@ -61,13 +61,13 @@ def pose_controls(controls: np.ndarray, yaw: float, pitch: float, roll: float, b
     for fraction in np.unique(follow):
         chosen = follow == fraction
         matrix = rotation(yaw * fraction, pitch * fraction, roll * fraction)
-        posed[chosen] = (controls[chosen] - _PIVOT) @ matrix.T
+        posed[chosen] = (controls[chosen] - PIVOT) @ matrix.T
     return posed
 
 
 def pose_points(points: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Points (n, 3) fixed to the head, in the same frame as :func:`pose_controls`."""
-    return (points - _PIVOT) @ rotation(yaw, pitch, roll).T
+    return (points - PIVOT) @ rotation(yaw, pitch, roll).T
 
 
 def project(points: np.ndarray, distance: float) -> np.ndarray:
@@ -157,14 +157,19 @@ def seen_contour(screen: np.ndarray, roll: float) -> np.ndarray:
     return paths[here, low] + (place - low)[:, None] * (paths[here, low + 1] - paths[here, low])
 
 
+def along(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Dot products of vectors (..., 3) with one direction (3,), the same bits for any number of threads."""
+    return vectors[..., 0] * direction[0] + vectors[..., 1] * direction[1] + vectors[..., 2] * direction[2]
+
+
 def cast_shadow(vertices: np.ndarray, direction: np.ndarray, hardness: float) -> np.ndarray:
     """Share of the key light that reaches each vertex (n, 3): a shadow map of the vertices themselves, coarse and soft."""
     side = np.cross(direction, (0.0, 1.0, 0.13))
     side /= np.linalg.norm(side)
     up = np.cross(side, direction)
-    depth = vertices @ direction
-    column = np.clip((vertices @ side + 2.4) * 15, 0, 71).astype(np.int32)
-    row = np.clip((vertices @ up + 2.4) * 15, 0, 71).astype(np.int32)
+    depth = along(vertices, direction)
+    column = np.clip((along(vertices, side) + 2.4) * 15, 0, 71).astype(np.int32)
+    row = np.clip((along(vertices, up) + 2.4) * 15, 0, 71).astype(np.int32)
     cell = row * 72 + column
     nearest = np.full(72 * 72, -np.inf)
     np.maximum.at(nearest, cell, depth)
@@ -194,13 +199,13 @@ def shade(
     reach = cast_shadow(vertices, light.direction, light.hardness).reshape(-1, columns)
     reach = cv2.blur(cv2.blur(reach, (3, 3)), (3, 3) if light.hardness > 0.5 else (5, 5)).ravel()
     wrap = 0.12 * (1 - light.hardness)
-    towards = np.clip((normal @ light.direction + wrap) / (1 + wrap), 0, 1) * reach
+    towards = np.clip((along(normal, light.direction) + wrap) / (1 + wrap), 0, 1) * reach
     above = (0.5 - 0.5 * normal[:, 1])[:, None]
     open_sky = (1 - dark)[:, None]
     fill = (light.sky * above + light.ground * (1 - above)) * (0.55 + 0.45 * normal[:, 2:].clip(0, 1))
-    rim = np.clip(normal @ light.rim_direction, 0, 1)[:, None] * light.rim
+    rim = np.clip(along(normal, light.rim_direction), 0, 1)[:, None] * light.rim
     diffuse = towards[:, None] * light.key * (0.6 + 0.4 * open_sky) + fill * open_sky + rim
     half = light.direction + (0, 0, 1)
     half = half / np.linalg.norm(half)
-    spark = np.clip(normal @ half, 0, 1) ** 22 * reach
+    spark = np.clip(along(normal, half), 0, 1) ** 22 * reach
     return np.concatenate([diffuse, light.gloss * spark[:, None]], axis=1).astype(np.float32)

@@ -182,6 +182,20 @@ def _basis(at: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return distance**3
 
 
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Inverse by Gauss-Jordan elimination with pivoting: unlike LAPACK's, its bits do not depend on the number of threads."""
+    n = len(matrix)
+    work = np.concatenate([matrix, np.eye(n)], axis=1)
+    for column in range(n):
+        pivot = column + int(np.abs(work[column:, column]).argmax())
+        work[[column, pivot]] = work[[pivot, column]]
+        work[column] /= work[column, column]
+        factors = work[:, column].copy()
+        factors[column] = 0
+        work -= factors[:, None] * work[column]
+    return work[:, n:]
+
+
 def _interpolator(centres: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Matrix (n, m) that takes values at ``centres`` (m, 2) to values at ``at`` (n, 2), exact for linear functions."""
 
@@ -194,8 +208,8 @@ def _interpolator(centres: np.ndarray, at: np.ndarray) -> np.ndarray:
     system[:m, :m] = _basis(centres, centres)
     system[:m, m:] = linear(centres)
     system[m:, :m] = linear(centres).T
-    inverse = np.linalg.inv(system)[:, :m]
-    return np.concatenate([_basis(at, centres), linear(at)], axis=1) @ inverse
+    inverse = _inverse(system)[:, :m]
+    return np.einsum("ij,jk->ik", np.concatenate([_basis(at, centres), linear(at)], axis=1), inverse)
 
 
 def _spaced(*segments: tuple[float, float, int]) -> np.ndarray:
@@ -215,7 +229,7 @@ class Template:
     names : tuple of str
         Name of each auxiliary control point, ``controls[68:]``.
     matrix : ndarray of float64, shape (V, C)
-        Vertices of the surface grid are ``matrix @ controls``, row-major over (rows, columns).
+        Vertices of the surface grid are ``matrix @ controls``, row-major over (rows, columns); multiples of 2**-16.
     azimuth, height : ndarray, shape (columns,) and (rows,)
         Grid lines; the first and the last azimuth are the same line at the back of the head.
     landmark_cells : ndarray, shape (68, 2)
@@ -236,6 +250,14 @@ class Template:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the surface grid."""
         return len(self.height), len(self.azimuth)
+
+    def vertices(self, controls: np.ndarray) -> np.ndarray:
+        """Vertices (rows, columns, 3) that control points (C, 3), each below 8 units, span.
+
+        Both factors are multiples of a power of two, so that the product is exact in float64 and its bits do not depend on
+        the order of summation, which changes with the number of threads.
+        """
+        return (self.matrix @ (np.round(controls * 2**20) / 2**20)).reshape(*self.shape, 3)
 
     def cells(self, coordinates: np.ndarray) -> np.ndarray:
         """Surface coordinates (..., 2) of azimuth and height to grid coordinates (column, row)."""
@@ -269,9 +291,9 @@ def template() -> Template:
     azimuth = np.concatenate([-half[:0:-1], half])
     height = _spaced((-1.495, -1.2, 6), (-1.2, -0.64, 8), (-0.64, 1.0, 46), (1.0, 2.05, 9))
     grid = np.stack(np.meshgrid(azimuth, height), axis=-1).reshape(-1, 2)
-    # Rounded, so that the last bit does not depend on how many threads solved the system.
-    matrix = np.round(_interpolator(coordinates, grid), 9)
+    matrix = _interpolator(coordinates, grid)
     matrix[: len(azimuth)] = matrix[: len(azimuth)].mean(0)  # the crown is one point
+    matrix = np.round(matrix * 2**16) / 2**16
     result = Template(controls, names, matrix, azimuth, height, np.zeros((68, 2)), np.zeros((17, 1, 2)))
     cells, paths = result.cells(landmark_coordinates), result.cells(_contour_paths(landmark_coordinates))
     return Template(controls, names, matrix, azimuth, height, cells, paths)
