@@ -18,7 +18,7 @@ TESTS   ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup book test lab serve environment picture clean
+.PHONY: help setup book test format lab serve environment picture clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -39,6 +39,10 @@ book: setup ## run the notebooks (PROFILE, FACES, JOBS) and build the book
 
 test: setup ## run the tests, smoke notebooks included
 	$(BIN)/python -m pytest $(TESTS)
+
+format: setup ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix replicate tests
+	$(BIN)/ruff format replicate tests
 
 lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 NAMES = {"lddr": "LDDR", "tcnn": "TCNN", "dan": "DAN", "rnn": "RNN", "ect": "ECT"}
 BADGES = {
-    **{"done": "success", "partial": "warning", "missing": "danger", "data absent": "light"},
+    **{"done": "success", "partial": "warning", "missing": "danger", "data absent": "muted"},
     **{
         "reproduced": "success",
         "direction holds": "info",
         "not reproduced": "danger",
         "inconclusive": "warning",
     },
-    **{"not testable": "secondary", "not run": "light", "not applicable": "light"},
+    **{"not testable": "muted", "not run": "light", "not applicable": "light"},
 }
 SMOKE = "The numbers of a smoke run mean nothing: it only shows that every step works."
 
@@ -137,31 +137,21 @@ def claims_table(statements: Sequence[Mapping]) -> str:
         for verdict in told(claim):
             lines.append([*head, *_verdict_cells(verdict)])
             head = ["", ""]
-    header = [
-        "id",
-        "claim",
-        "verdict",
-        "faces",
-        "profile",
-        "left",
-        "right",
-        "difference [95 %]",
-        "images",
-        "note",
-    ]
-    return table(header, lines)
+    return table(["id", "claim", "verdict", "measured"], lines)
 
 
 def _verdict_cells(verdict: Mapping) -> list[str]:
-    sides = [number(verdict.get("left")), number(verdict.get("right")), difference(verdict)]
-    plain = [
-        verdict.get("faces"),
-        verdict.get("profile"),
-        *sides,
-        verdict.get("images"),
-        verdict.get("note") or None,
-    ]
-    return [badge(verdict["verdict"]), *(text(cell) for cell in plain)]
+    """The verdict with its faces and profile; both sides, their difference [95 %], images and the note."""
+    word = badge(verdict["verdict"])
+    if "faces" not in verdict:
+        return [word, "–"]
+    facts = (
+        [] if verdict["left"] is None else [f"{number(verdict['left'])} against {number(verdict['right'])}"]
+    )
+    facts += [f"difference {difference(verdict)}"] if verdict["difference"] is not None else []
+    facts += [f"{verdict['images']:,} images"] if verdict["images"] else []
+    facts += [verdict["note"]] if verdict["note"] else []
+    return [f"{word} {text(verdict['faces'])}, {text(verdict['profile'])}", text("; ".join(facts) or None)]
 
 
 def recorded_page(paper: str, numbers: Sequence["Row"], statements: Sequence[Mapping]) -> str:

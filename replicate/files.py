@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from replicate.errors import ReplicateError
 
@@ -44,6 +45,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise ReplicateError(f"cannot write {path}: {error}. The previous file, if any, is unchanged.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock(path: Path) -> FileLock:
+    """A lock between processes, held while used as a context manager; `path` is made, and stays.
+
+    Raises
+    ------
+    ReplicateError
+        If `path` cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise ReplicateError(f"cannot write {path}: {error}. Set REPLICATE_CACHE to a folder that can be written.") from error
+    return FileLock(path)
 
 
 def write_json(path: Path, value: object) -> None:

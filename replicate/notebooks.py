@@ -117,19 +117,22 @@ def library_files(source: str) -> list[Path]:
         seen.add(name)
         for file in module_files(name) - files:
             files.add(file)
-            waiting |= imported_names(file.read_text(encoding="utf-8"))
+            package = ".".join(file.relative_to(root()).parent.parts)
+            waiting |= imported_names(file.read_text(encoding="utf-8"), package)
     return sorted(files)
 
 
-def imported_names(source: str) -> set[str]:
-    """Dotted names under ``replicate`` that `source` may import; IPython's magic lines are skipped."""
+def imported_names(source: str, package: str = "") -> set[str]:
+    """Dotted names under ``replicate`` that `source`, a module of `package`, may import; IPython's magic lines are skipped."""
     python = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     names = set()
     for node in ast.walk(ast.parse(python)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return {name for name in names if name.split(".")[0] == "replicate"}
 
 

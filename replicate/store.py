@@ -11,15 +11,14 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from replicate import paths
 from replicate.errors import ReplicateError
-from replicate.files import atomic_write, sha256
-from replicate.training import FitReport
+from replicate.files import lock, sha256
+from replicate.training import FitReport, write_tensors
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,18 @@ class StoredModel:
     tensors: dict[str, Tensor]
     report: FitReport
     trained_on: str  # device and threads
+    sha256: str  # of the weights
+    parent_sha256: str  # of the weights of the model that this one builds on, or empty
 
 
 def get(
     key: ModelKey,
     train: Callable[[Path], tuple[dict[str, Tensor], FitReport, str]],
     *,
+    parent: StoredModel | None = None,
     fresh: bool = False,
 ) -> StoredModel:
-    """Return the model for `key`: from `data/models/`, from the cache, or trained now.
+    """Return the model for `key`: from the cache, from `data/models/`, or trained now.
 
     Parameters
     ----------
@@ -86,23 +88,39 @@ def get(
     train : callable
         ``train(checkpoint)`` returns tensors, report and device; it resumes from the file `checkpoint` if that exists. Runs
         under a lock, so that two processes that want the same model train it once.
+    parent : StoredModel, optional
+        The model that this one builds on. A stored model that was built on other weights is not used: the same description can
+        give other weights on another device.
     fresh : bool
-        Train again even if a finished model is there.
+        Train again, from the first step, even if a finished model or a checkpoint is there.
     """
+    parent_sha256 = parent.sha256 if parent else ""
     own = paths.cache() / "models" / key.filename
-    found = next((path for path in (paths.models_dir() / key.filename, own) if path.exists()), None)
-    if found and not fresh:
-        return load(found, key)
-    own.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(own.with_suffix(".lock")):
-        if own.exists() and not fresh:  # another process trained it while this one waited
-            return load(own, key)
-        tensors, report, trained_on = train(own.with_suffix(".checkpoint"))
-        save(own, key, tensors, report, trained_on)
+    if not fresh and (found := _find(key, parent_sha256)):
+        return found
+    with lock(own.with_suffix(".lock")):
+        if not fresh and (found := _find(key, parent_sha256)):  # another process trained it while this one waited
+            return found
+        checkpoint = own.with_suffix(".checkpoint")
+        if fresh:
+            checkpoint.unlink(missing_ok=True)
+        tensors, report, trained_on = train(checkpoint)
+        save(own, key, tensors, report, trained_on, parent_sha256)
     return load(own, key)
 
 
-def save(path: Path, key: ModelKey, tensors: dict[str, Tensor], report: FitReport, trained_on: str) -> None:
+def _find(key: ModelKey, parent_sha256: str) -> StoredModel | None:
+    """A finished model built on the right parent: one trained here before one that came with the repository."""
+    for folder in (paths.cache() / "models", paths.models_dir()):
+        path = folder / key.filename
+        if path.exists() and (model := load(path, key)).parent_sha256 == parent_sha256:
+            return model
+    return None
+
+
+def save(
+    path: Path, key: ModelKey, tensors: dict[str, Tensor], report: FitReport, trained_on: str, parent_sha256: str = ""
+) -> None:
     """Write a model atomically; weights are rounded to bfloat16, in which networks here compute, vectors stay exact."""
     compact = {name: _compact(value).contiguous().cpu() for name, value in tensors.items()}
     metadata = {
@@ -110,9 +128,9 @@ def save(path: Path, key: ModelKey, tensors: dict[str, Tensor], report: FitRepor
         "report": json.dumps(asdict(report)),
         "trained_on": trained_on,
         "sha256": _digest(compact),
+        "parent_sha256": parent_sha256,
     }
-    with atomic_write(path) as temporary:
-        save_file(compact, temporary, metadata)
+    write_tensors(path, compact, metadata)
 
 
 def load(path: Path, key: ModelKey | None = None) -> StoredModel:
@@ -136,7 +154,8 @@ def load(path: Path, key: ModelKey | None = None) -> StoredModel:
     if _digest(tensors) != metadata.get("sha256"):
         raise ReplicateError(f"model {path}: its weights do not match their recorded hash. Delete it to have it trained again.")
     weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return StoredModel(described, weights, report, metadata.get("trained_on", "unknown"))
+    about = (metadata.get(name, "") for name in ("trained_on", "sha256", "parent_sha256"))
+    return StoredModel(described, weights, report, *about)
 
 
 def files() -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -212,8 +212,7 @@ def _save(path: Path, network, optimiser, best: dict[str, Tensor], report: FitRe
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value).clone() for name, value in state.items()}
-    with atomic_write(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {"report": json.dumps(asdict(report))})
+    write_tensors(path, {name: value.contiguous() for name, value in tensors.items()}, {"report": json.dumps(asdict(report))})
 
 
 def _resume(path: Path, network, optimiser) -> tuple[FitReport, dict[str, Tensor]]:
@@ -234,6 +233,21 @@ def _resume(path: Path, network, optimiser) -> tuple[FitReport, dict[str, Tensor
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically.
+
+    Raises
+    ------
+    ReplicateError
+        If the folder cannot be written or the disk is full; the old file is untouched.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # what this library makes of a failure to write
+            raise OSError(error) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:

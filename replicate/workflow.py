@@ -147,7 +147,15 @@ def stale_because(job: Job) -> str | None:
 
 
 def plan(asked: Sequence[Job], *, fresh: bool = False) -> dict[Job, str | None]:
-    """The reason to run each job, None where there is none."""
+    """The reason to run each job, None where there is none.
+
+    Raises
+    ------
+    ReplicateError
+        If a job asks for real faces and there are none on this machine.
+    """
+    if any(job.faces == "real" for job in asked):
+        notebooks.faces_fingerprint()
     return {job: "asked for with --fresh" if fresh else stale_because(job) for job in asked}
 
 

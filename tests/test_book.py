@@ -16,6 +16,7 @@ from conftest import Checkout, write_notebook
 
 from replicate import book, book_pages, notebooks
 from replicate.errors import ReplicateError
+from replicate.evidence.rows import Row
 from replicate.paths import root
 
 BROWSER = next(
@@ -196,3 +197,32 @@ def test_progress_bars_and_repeated_pictures_are_not_shown():
     words = nbformat.v4.new_output("stream", name="stdout", text="42")
     assert book._shown([bar, blank, noise, words, value, display]) == [words, value]
     assert book._shown([words, display]) == [words, display]
+
+
+class TestRecordedPage:
+    def row(self, **changes) -> Row:
+        usual = {"artefact": "DAN-T2", "method": "DAN", "protocol": "300w", "subset": "common", "points": 68}
+        usual |= {
+            "metric": "mean error",
+            "normaliser": "inter-ocular",
+            "value": 3.5,
+            "ci_low": 3.4,
+            "ci_high": 3.6,
+        }
+        usual |= {"unit": "%", "images": 554, "seeds": 1, "faces": "real", "profile": "cpu", "device": "cpu"}
+        return Row(**usual | changes, box_rule="a stated rule")
+
+    def test_numbers_on_real_faces_stand_beside_the_papers_with_their_caption(self):
+        page = book_pages.recorded_page("dan", [self.row()], [])
+        assert "## Real faces, profile cpu" in page and "### DAN-T2" in page
+        (line,) = [line for line in page.splitlines() if line.startswith("| DAN ")]
+        assert "3.19" in line and "3.50" in line and "3.40" in line and "3.60" in line and "0.31" in line
+        assert "real faces" in page and "554 common images" in page and "a stated rule" in page
+
+    def test_real_comes_before_synthetic_and_smoke_is_left_out(self):
+        rows = [self.row(faces="synthetic"), self.row(), self.row(profile="smoke", artefact="DAN-T5")]
+        page = book_pages.recorded_page("dan", rows, [])
+        assert page.index("## Real faces") < page.index("## Synthetic faces") and "DAN-T5" not in page
+
+    def test_without_numbers_it_says_so(self):
+        assert "Nothing has been recorded yet" in book_pages.recorded_page("dan", [], [])

@@ -133,6 +133,13 @@ def test_an_unwritable_cache_is_exit_status_1_without_a_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_real_faces_that_are_absent_are_exit_status_1_before_anything_runs(tmp_path):
+    done = replicate(
+        "run", "dan", "--faces", "real", "--profile", "smoke", REPLICATE_DATA=str(tmp_path / "nowhere")
+    )
+    assert done.returncode == 1 and "Set REPLICATE_DATA" in done.stderr and "Executing" not in done.stderr
+
+
 class TestData:
     def test_check_names_every_part_and_what_is_wrong(self, tmp_path):
         folder = tmp_path / "300w" / "ibug"

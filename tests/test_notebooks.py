@@ -189,6 +189,22 @@ class TestInputs:
         source = "def f():\n    from replicate.vocabulary import PAPERS\n"
         assert root() / "replicate" / "vocabulary.py" in notebooks.library_files(source)
 
+    @pytest.mark.parametrize(
+        ("line", "name"),
+        [
+            ("from . import b", "replicate.x.y.b"),
+            ("from .b import c", "replicate.x.y.b"),
+            ("from ..b import c", "replicate.x.b"),
+            ("import replicate.b", "replicate.b"),
+        ],
+    )
+    def test_relative_imports_start_from_the_package(self, line, name):
+        assert name in notebooks.imported_names(line, "replicate.x.y")
+
+    def test_a_package_brings_the_modules_it_imports(self):
+        found = {p.name for p in notebooks.library_files("from replicate.faces import synthetic")}
+        assert {"generator.py", "scene.py", "batch.py", "errors.py"} <= found and "cli.py" not in found
+
     def test_the_digest_ignores_outputs_but_not_code(self, notebook, tmp_path):
         path = notebook("x = 1")
         before = list(notebooks.digests([path]).values())

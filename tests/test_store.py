@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from replicate import store
+from replicate import store, training
 from replicate.errors import ReplicateError
 from replicate.store import ModelKey
 from replicate.training import FitReport
@@ -57,7 +58,32 @@ def test_matrices_are_kept_in_bfloat16_and_vectors_exactly(folders):
     assert model.tensors["weight"].dtype == torch.float32
 
 
-def test_reference_models_come_first(folders):
+def test_a_model_built_on_other_weights_is_not_used(folders):
+    calls = []
+    parent = store.get(replace(KEY, method="parent"), trainer([]))
+    child = store.get(KEY, trainer(calls), parent=parent)
+    assert child.parent_sha256 == parent.sha256 != ""
+    store.get(KEY, trainer(calls), parent=parent)
+    assert len(calls) == 1
+    other = store.get(replace(KEY, method="parent"), trainer([], 9.0), fresh=True)
+    store.get(KEY, trainer(calls), parent=other)
+    assert len(calls) == 2
+
+
+def test_fresh_ignores_a_checkpoint(folders):
+    seen = []
+
+    def train(checkpoint):
+        seen.append(checkpoint.exists())
+        checkpoint.touch()
+        return trainer([])(checkpoint)
+
+    store.get(KEY, train)
+    store.get(KEY, train, fresh=True)
+    assert seen == [False, False]
+
+
+def test_reference_models_need_no_training(folders):
     tensors, report, device = trainer([], 7.0)(None)
     (folders / "reference").mkdir()
     store.save(folders / "reference" / KEY.filename, KEY, tensors, report, device)
@@ -97,6 +123,28 @@ def test_two_threads_that_want_a_model_train_it_once(folders):
     for thread in threads:
         thread.join()
     assert len(calls) == 1
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(folders, monkeypatch):
+    store.get(KEY, trainer([]))
+
+    def full(*arguments):
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(ReplicateError, match="cannot write .*No space left"):
+        patch.setattr(training, "save_file", full)
+        store.get(KEY, trainer([], 2.0), fresh=True)
+    assert store.get(KEY, trainer([])).tensors["weight"][0, 0] == 1
+    assert [path.suffix for path in sorted((folders / "cache" / "models").iterdir())] == [".lock", ".safetensors"]
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_trained(folders, monkeypatch):
+    (folders / "file").write_text("in the way")
+    monkeypatch.setenv("REPLICATE_CACHE", str(folders / "file"))
+    calls = []
+    with pytest.raises(ReplicateError, match="cannot write .*Set REPLICATE_CACHE"):
+        store.get(KEY, trainer(calls))
+    assert not calls
 
 
 def test_a_failed_training_leaves_no_model(folders):

@@ -15,7 +15,15 @@ from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.faces.faceset import FaceSet
 from replicate.faces.protocols import FaceSource
-from replicate.metrics import Statistic, auc, bootstrap_statistic, failure_percent, failures, nme, relative_change
+from replicate.metrics import (
+    Statistic,
+    auc,
+    bootstrap_statistic,
+    failure_percent,
+    failures,
+    nme,
+    relative_change,
+)
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
 Predictor = Callable[[FaceSet], Sequence[np.ndarray]]

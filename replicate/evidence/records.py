@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from replicate.errors import ReplicateError
-from replicate.files import read_json, sha256, write_json
+from replicate.files import lock, read_json, sha256, write_json
 from replicate.paths import cache
 from replicate.vocabulary import PAPERS
 
@@ -109,7 +109,9 @@ def same(left: object, right: object) -> bool:
         return all(name in left and name in right and same(left[name], right[name]) for name in names)
     if isinstance(left, float) or isinstance(right, float):
         numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (left, right))
-        return numbers and math.isclose(left, right, rel_tol=ROUNDING, abs_tol=1e-9)
+        if not numbers or (float(left).is_integer() and float(right).is_integer()):
+            return numbers and left == right  # counts are exact
+        return math.isclose(left, right, rel_tol=ROUNDING, abs_tol=1e-9)
     return left == right
 
 
@@ -124,12 +126,4 @@ def _by_key(path: Path, key: Callable[[Mapping], tuple]) -> dict[tuple, dict]:
 
 
 def _locked(path: Path) -> FileLock:
-    lock = cache() / "locks" / f"{sha256(str(path.resolve()))[:24]}.lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise ReplicateError(
-            f"cannot write {lock}: {error}. Set REPLICATE_CACHE to a folder that can be written."
-        ) from error
-    return FileLock(lock)
+    return lock(cache() / "locks" / f"{sha256(str(path.resolve()))[:24]}.lock")

@@ -119,7 +119,8 @@ class Row:
             raise ReplicateError(
                 f"{name}: got {given!r} for {self.artefact}, {self.method}; expected a finite number"
             )
-        object.__setattr__(self, name, float(f"{number:.6g}") if name != "seconds" else round(number, 1))
+        exact = number.is_integer()  # a count keeps all of its digits
+        object.__setattr__(self, name, round(number, 1) if name == "seconds" else number if exact else float(f"{number:.6g}"))
 
     def _as_count(self, name: str) -> None:
         given = getattr(self, name)

@@ -20,7 +20,16 @@ import numpy as np
 
 from replicate.errors import ReplicateError
 from replicate.evidence.claims import Claim, Quantity, Verdict
-from replicate.metrics import Comparison, Interval, Statistic, auc, failure_percent, failures, mcnemar, paired_bootstrap
+from replicate.metrics import (
+    Comparison,
+    Interval,
+    Statistic,
+    auc,
+    failure_percent,
+    failures,
+    mcnemar,
+    paired_bootstrap,
+)
 from replicate.vocabulary import check_one_of
 
 SIGNIFICANCE = 0.05

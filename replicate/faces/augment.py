@@ -146,7 +146,7 @@ class Samples:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Crops (batch, 1, size, size) and true shapes (batch, L, 2) in frame pixels of a step; half of them mirrored."""
         index = self.order_at(torch.arange(step * self.batch, (step + 1) * self.batch))
-        generator = torch.Generator().manual_seed(self.seed * 7_919 + step)
+        generator = _generator(self.seed, step, 0)
         moves = self.perturbation.sample(self.batch, self.canvases.frame, generator)
         mirrored = torch.rand(self.batch, generator=generator) < 0.5
         index, moves, mirrored = (drawn.to(self.points.device) for drawn in (index, moves, mirrored))
@@ -160,8 +160,14 @@ class Samples:
         return torch.stack([epochs[position // count][position % count] for position in positions.tolist()])
 
     def _epoch(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 104_729 + epoch)
+        generator = _generator(self.seed, epoch, 1)
         return torch.randperm(len(self.canvases), generator=generator)
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """Random numbers that these numbers determine, unrelated to those of any others."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def mirror_batch(crops: Tensor, points: Tensor, which: Tensor, markup_name: str) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from replicate.geometry import perturb_boxes, tight_box
 SHIFT_SD = 0.05  # of the box width and height
 LOG_SCALE_SD = 0.05
 BOX_RULE = (
-    f"tight box of the true points, moved by a normal error of {SHIFT_SD:.0%} of its sides and scaled by a log-normal one of "
-    f"{LOG_SCALE_SD:.0%}, fixed per image name"
+    f"tight box of the true points, moved by a normal error of {100 * SHIFT_SD:g} % of its sides and scaled by a log-normal one of "
+    f"{100 * LOG_SCALE_SD:g} %, fixed per image name"
 )
 
 

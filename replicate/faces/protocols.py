@@ -11,14 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from replicate import paths
 from replicate.errors import ReplicateError
 from replicate.faces import synthetic, w300
 from replicate.faces.boxes import BOX_RULE, simulated_detector_boxes
 from replicate.faces.faceset import FaceSet, concatenate
-from replicate.files import sha256
+from replicate.files import lock, sha256
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 DATA_SEED = 300  # of the synthetic faces; training seeds do not touch it
@@ -131,19 +130,18 @@ def _load_synthetic(source: FaceSource) -> FaceSet:
 
 def _make(folder: Path, source: FaceSource) -> None:
     """Generate a split once, for all processes: under a lock, into a temporary folder that is renamed when whole."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if folder.exists():  # another process made it while this one waited
-                return
-            for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed; nobody else holds the lock
-                shutil.rmtree(left, ignore_errors=True)
-            batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split)
+    with lock(folder.with_suffix(".lock")):
+        if folder.exists():  # another process made it while this one waited
+            return
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed; nobody else holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split)
+        try:
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
                 made = Path(temporary) / "faces"
                 made.mkdir()
                 np.save(made / "images.npy", batch.images)
                 np.savez(made / "labels.npz", points=batch.points, visible=batch.visible, **batch.attributes)
                 made.rename(folder)
-    except OSError as error:
-        raise ReplicateError(f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk.") from error
+        except OSError as error:
+            raise ReplicateError(f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk.") from error

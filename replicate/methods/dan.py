@@ -27,7 +27,7 @@ from replicate.shapes import mean_shape
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport, Schedule
 
-VERSION = 1  # raise when a change here alters what a training gives
+VERSION = 2  # raise when a change here alters what a training gives
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class DANConfig:
 _SHORT = dict(translation=0.08, rotation=20.0, scale=0.12, batch=32, decay=True, patience=1000)
 CONFIGS = {
     ("smoke", "synthetic"): DANConfig(width=4, hidden=32, samples=(384, 384, 384), validation_faces=8, validate_every=6, sanity_gate=False, **_SHORT),
-    ("cpu", "synthetic"): DANConfig(width=16, hidden=128, samples=(24_000, 16_000, 16_000), validate_every=100, **_SHORT),
+    ("cpu", "synthetic"): DANConfig(width=16, hidden=128, samples=(20_000, 14_000, 14_000), validate_every=100, **_SHORT),
     ("cpu", "real"): DANConfig(
-        samples=(10_000, 8_000),  # two stages: a third would not fit the budget
+        samples=(5_000, 4_000),  # two stages: a third would not fit the budget
         validate_every=50,
         **_SHORT | dict(step_size=3e-4),
-        narrow=DANConfig(width=32, samples=(120_000, 40_000), validate_every=100, **_SHORT),
+        narrow=DANConfig(width=32, samples=(64_000, 28_000), validate_every=100, **_SHORT),
     ),
     ("gpu", "synthetic"): DANConfig(),
     ("gpu", "real"): DANConfig(),
@@ -274,18 +274,20 @@ def obtain(
         The network in evaluation mode, and the stored model of each stage.
     """
     models: list[StoredModel] = []
+    if config.narrow and fresh:
+        obtain(config.narrow, stages, source, profile, seed, device=device, fresh=True)
     for stage, key in enumerate(keys(config, stages, source, profile, seed), start=1):
 
         def train(checkpoint: Path, stage: int = stage) -> tuple[dict[str, Tensor], FitReport, str]:
             if not config.narrow:
                 return _train_stage(config, stage, models, None, source.load(), seed, checkpoint, device)
             narrow = obtain(config.narrow, stage, source, profile, seed, device=device)[1][-1]
-            initial = widen(narrow.tensors, config.narrow, config)
+            initial = widen(narrow.tensors, config.narrow, config, seed * 10 + stage)
             tensors, report, trained_on = _train_stage(config, stage, models, initial, source.load(), seed, checkpoint, device)
             report.seconds += narrow.report.seconds
             return tensors, report, trained_on
 
-        models.append(store.get(key, train, fresh=fresh))
+        models.append(store.get(key, train, parent=models[-1] if models else None, fresh=fresh))
     return assemble(config, models).eval().to(choose_device(device)), models
 
 
@@ -303,7 +305,7 @@ def assemble(config: DANConfig, models: list[StoredModel], stages: int | None = 
     return network.to(memory_format=torch.channels_last)
 
 
-def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig) -> dict[str, Tensor]:
+def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig, seed: int) -> dict[str, Tensor]:
     """Weights of a stage of width `wide` that computes what the narrower stage does.
 
     Every channel is repeated and the weights that read it are divided by the number of copies; a little noise lets the copies
@@ -317,6 +319,7 @@ def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig) -> dic
     copies, rest = divmod(wide.width, narrow.width)
     if rest:
         raise ReplicateError(f"width: {wide.width} is not a multiple of {narrow.width}, from which the network is to be widened")
+    generator = torch.Generator().manual_seed(seed)
     wider = {}
     for name, value in tensors.items():
         convolution = ".convolutions." in name
@@ -328,7 +331,8 @@ def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig) -> dic
         elif name.endswith("fc1.0.weight"):
             value = value.repeat(1, copies) / copies
         grew = value.shape != tensors[name].shape
-        wider[name] = value + 0.05 * value.std() * torch.randn_like(value) if grew and value.ndim > 1 else value
+        noise = 0.05 * value.std() * torch.randn(value.shape, generator=generator) if grew and value.ndim > 1 else 0
+        wider[name] = value + noise
     return wider
 
 
@@ -348,7 +352,8 @@ def _train_stage(
     held_out = np.zeros(len(faces), bool)
     held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = True  # §4: 100 random faces
     mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
-    samples = Samples(faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, seed * 10 + stage, where)
+    stream = 20 * seed + 2 * stage + bool(initial)  # a widened network sees other samples than the narrow one did
+    samples = Samples(faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where)
     if models:
         network = assemble(config, models, stage)
     else:
@@ -383,8 +388,7 @@ def _train_stage(
 
 def _pixel_statistics(samples: Samples, steps: int = 32) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each pixel over augmented crops: two (112, 112)."""
-    crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0]
-    crops = crops.cpu()
+    crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0].cpu()
     return crops.mean(0), crops.std(0).clamp_min(0.01)  # a pixel that never changes must not be divided by zero
 
 

@@ -50,7 +50,8 @@ def test_the_canonical_shape_is_centred_and_has_the_stated_extent(size, extent):
     low, high = canonical.amin(0), canonical.amax(0)
     torch.testing.assert_close((low + high) / 2, torch.full((2,), (size - 1) / 2), atol=1e-4, rtol=0)
     assert (high - low).max() == pytest.approx(extent, rel=1e-5)
-    torch.testing.assert_close((high - low)[0] / (high - low)[1], torch.tensor(np.ptp(MEAN.numpy(), axis=0)).unbind()[0] / np.ptp(MEAN.numpy(), axis=0)[1])
+    width, height = np.ptp(MEAN.numpy(), axis=0)
+    assert (high - low)[0] / (high - low)[1] == pytest.approx(width / height, rel=1e-5)
 
 
 # Canvases and crops
@@ -69,9 +70,9 @@ def in_one_step(image, transform, size):
     return torch.from_numpy(made) / 255
 
 
-@pytest.mark.parametrize("side", [50, 120, 333])  # enlarged, about as it is, reduced
+@pytest.mark.parametrize(("side", "levels"), [(50, 1.5), (120, 1.5), (333, 3.5)])  # enlarged, a little reduced, much reduced
 @pytest.mark.parametrize("perturbed", [False, True])
-def test_crops_agree_with_one_warp_of_the_photograph(side, perturbed):
+def test_crops_agree_with_one_warp_of_the_photograph(side, levels, perturbed):
     image = smooth_image(477, 611)
     canvases = cut_canvases([image], box_at(130, 70, side, 0.9 * side), MEAN, FRAME)
     centre = torch.full((1, 2), 55.5)
@@ -79,19 +80,23 @@ def test_crops_agree_with_one_warp_of_the_photograph(side, perturbed):
     move = torch.cat([turn[..., :2], (centre + 3.0 - apply_transform(turn, centre[:, None])[:, 0])[..., None]], -1) if perturbed else None
     crop = canvases.crops(torch.tensor([0]), move)[0, 0]
     whole = compose(move, canvases.from_image) if perturbed else canvases.from_image
-    assert (crop - in_one_step(image, whole[0], 112)).abs().max() < 2.5 / 255
+    assert 255 * (crop - in_one_step(image, whole[0], 112)).abs().max() < levels
 
 
-@pytest.mark.parametrize("side", [331, 402, 517, 648])
+def displacement(crop, expected):
+    """Shift of `crop` against `expected` in pixels (x, y), by least squares over the grey values' slopes."""
+    slopes = torch.stack([slope.flatten() for slope in torch.gradient(expected)[::-1]], 1)
+    return -torch.linalg.lstsq(slopes, (crop - expected).flatten()[:, None]).solution[:, 0]
+
+
+@pytest.mark.parametrize("side", [331, 402, 517, 561])
 def test_reductions_keep_every_place_where_the_transform_says(side):
-    """On a ramp the grey value is the position: a crop far from the origin shows a wrong step of the reduction first."""
-    ramp = np.repeat(np.linspace(0, 255, 1021)[None], 1021, 0).round().astype(np.uint8)
-    canvases = cut_canvases([ramp], box_at(1000 - side, 1000 - side, side, side), MEAN, FRAME)
+    """Far from the origin a reduction by a factor that is not quite the assumed one shifts the face."""
+    y, x = np.mgrid[:1021, :1003] / side
+    waves = (128 + 60 * np.sin(25 * x) + 60 * np.cos(22 * y)).round().astype(np.uint8)
+    canvases = cut_canvases([waves], box_at(800 - side, 800 - side, side, side), MEAN, FRAME)
     crop = canvases.crops(torch.tensor([0]))[0, 0]
-    expected = in_one_step(ramp, canvases.from_image[0], 112)
-    inside = expected < 0.98
-    levels_per_pixel = 255 / 1021 / canvases.from_image[0, 0, 0]
-    assert ((crop - expected)[inside] * 255 / levels_per_pixel).mean().abs() < 0.05  # pixels of the crop
+    assert displacement(crop, in_one_step(waves, canvases.from_image[0], 112)).abs().max() < 0.02
 
 
 def test_reductions_do_not_alias():
@@ -179,8 +184,8 @@ def test_mirrored_landmarks_lie_on_the_pixels_they_lay_on():
     crops = (x + 200 * y).expand(1, 1, 112, 112)
     points = torch.randint(0, 112, (1, 68, 2), generator=torch.Generator().manual_seed(4)).float()
     mirrored, moved = mirror_batch(crops, points, torch.tensor([True]), "ibug68")
-    read = lambda image, at: image[0, 0, at[0, :, 1].long(), at[0, :, 0].long()]  # noqa: E731
-    assert sorted(read(mirrored, moved).tolist()) == sorted(read(crops, points).tolist())
+    before, after = (image[0, 0, at[0, :, 1].long(), at[0, :, 0].long()] for image, at in ((crops, points), (mirrored, moved)))
+    assert sorted(after.tolist()) == sorted(before.tolist())
 
 
 # Samples
@@ -215,11 +220,9 @@ def test_augmented_points_follow_the_pixels():
 
 
 def test_half_of_the_samples_are_mirrored():
-    """The toy shape runs clockwise; mirrored with its landmarks exchanged it is recognised by where its first point lies."""
-    samples = Samples(toy_faces(), MEAN, FRAME, Perturbation(0.0, 0.0, 0.0), batch=400, seed=1)
+    samples = Samples(toy_faces(), MEAN, FRAME, Perturbation(0.0, 0.0, 0.0), batch=100, seed=1)
     _, points = samples(0)
-    plain = samples.points[samples.order_at(torch.arange(400))]
-    unchanged = (points - plain).abs().amax((1, 2)) < 1e-3
-    assert 160 < unchanged.sum() < 240
-    flipped, _ = points[~unchanged], plain[~unchanged]
-    torch.testing.assert_close(111 - flipped[:, 30, 0], plain[~unchanged][:, 30, 0], atol=1e-3, rtol=0)
+    plain = samples.points[samples.order_at(torch.arange(100))]
+    mirrored = (points - plain).abs().amax((1, 2)) > 1e-3
+    assert 35 < mirrored.sum() < 65
+    torch.testing.assert_close(points[mirrored][:, 30, 0], 111 - plain[mirrored][:, 30, 0], atol=1e-3, rtol=0)  # tip of the nose

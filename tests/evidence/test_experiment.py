@@ -1,0 +1,341 @@
+"""What notebooks work with: predictions are made once, rows say what the errors say, nothing is lost on the way."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from replicate.errors import ReplicateError
+from replicate.evidence import claims, manifest, predictions, rows
+from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.faces import protocols
+from replicate.faces.boxes import simulated_detector_boxes
+from replicate.faces.faceset import FaceSet, concatenate
+from replicate.metrics import auc, failure_rate, mcnemar, nme
+
+COUNTS = {"common": 20, "challenging": 12, "private": 30}
+MODELS = ("one-stage", "two-stages")
+SECONDS = (10.0, 25.0)
+
+
+def make_faces(split, kind="synthetic"):
+    """Faces without pixels: the fake predictor sees only the true points."""
+    count = COUNTS[split]
+    rng = np.random.default_rng(count)
+    turn = np.linspace(0, 2 * np.pi, 68)
+    shape = 128 + np.stack([60 * np.cos(turn) + 9 * np.cos(5 * turn), 70 * np.sin(turn)], 1)
+    points = (shape + rng.normal(0, 3, (count, 68, 2))).astype(np.float32)
+    names = tuple(f"{split}/{number}" for number in range(count))
+    images = np.full((count, 4, 4), COUNTS[split], np.uint8)
+    boxes = simulated_detector_boxes(points, names)
+    return FaceSet(images, points, np.ones((count, 68), bool), boxes, names, "ibug68", "300w", split, kind, "boxes of the test")
+
+
+@pytest.fixture(autouse=True)
+def faces(monkeypatch):
+    """In place of generated and of real faces: sets of the test."""
+
+    def of(source):
+        parts = [make_faces(part.split, source.faces) for part in source.parts]
+        return parts[0] if len(parts) == 1 else concatenate(parts, source.split)
+
+    monkeypatch.setattr(protocols, "_loaded", {})
+    monkeypatch.setattr(protocols, "_load_synthetic", of)
+    monkeypatch.setattr(protocols, "_read_real", of)
+
+
+class Predictor:
+    """Two models that err by noise of a given size; counts how often it is trained and asked."""
+
+    def __init__(self, *noise):
+        self.noise, self.trained, self.asked = noise or (4.0, 3.0), 0, []
+
+    def obtain(self):
+        self.trained += 1
+        return self.predict, SECONDS
+
+    def predict(self, faces):
+        self.asked.append(faces.split)
+        rng = np.random.default_rng(len(faces))
+        return [faces.points + rng.normal(0, size, faces.points.shape) * rng.gamma(1, 1, (len(faces), 1, 1)) for size in self.noise]
+
+
+def experiment(**changes):
+    return Experiment(**{"paper": "dan", "profile": "cpu", "device": "cpu", **changes})
+
+
+def test_split(run, split, predictor=None, models=MODELS):
+    return run.test(models, run.source("300w", split), (predictor or Predictor()).obtain)
+
+
+test_split.__test__ = False
+
+
+# Predictions
+
+
+def test_predictions_on_record_are_used_again():
+    predictor = Predictor()
+    first = test_split(experiment(), "private", predictor)
+    second = test_split(experiment(), "private", predictor)  # as in another notebook
+    assert predictor.trained == 1 and predictor.asked == ["private"]
+    assert [run.model for run in first] == [run.model for run in second] == list(MODELS)
+    for a, b in zip(first, second, strict=True):
+        assert a.names == b.names
+        for normaliser, errors in a.errors.items():
+            np.testing.assert_allclose(b.errors[normaliser], errors, rtol=1e-6)
+
+
+def test_errors_are_those_of_each_model_by_every_normaliser():
+    predictor = Predictor()
+    runs, true = test_split(experiment(), "private", predictor), make_faces("private")
+    for run, shapes in zip(runs, predictor.predict(true), strict=True):
+        assert set(run.errors) == {"inter-ocular", "inter-pupil", "diagonal"}
+        for normaliser, errors in run.errors.items():
+            np.testing.assert_allclose(errors, nme(shapes, true.points, normaliser=normaliser, markup="ibug68"))
+    assert runs[0].provenance["training_seconds"] == 10 and runs[1].provenance["training_seconds"] == 25
+    assert runs[0].provenance["faces_sha256"] == true.sha256 and runs[0].provenance["box_rule"] == "boxes of the test"
+
+
+@pytest.mark.parametrize("change", ["model", "faces"])
+def test_other_models_and_other_faces_are_predicted_anew(change, monkeypatch):
+    predictor = Predictor()
+    test_split(experiment(), "private", predictor)
+    if change == "faces":
+        monkeypatch.setattr(protocols, "DATA_SEED", 301)
+    test_split(experiment(), "private", predictor, models=("one-stage", "another") if change == "model" else MODELS)
+    assert predictor.trained == 2
+
+
+def test_fresh_trains_and_predicts_again_but_once():
+    before = test_split(experiment(), "full")
+    predictor, run = Predictor(2.0, 1.0), experiment(fresh=True)
+    after = {split: test_split(run, split, predictor) for split in ("common", "challenging", "full")}
+    assert predictor.trained == 1 and predictor.asked == ["common", "challenging"]
+    assert after["full"][0].errors["diagonal"].mean() < 0.7 * before[0].errors["diagonal"].mean()
+    stored_now = test_split(experiment(), "full", predictor)
+    np.testing.assert_allclose(stored_now[1].errors["diagonal"], after["full"][1].errors["diagonal"], rtol=1e-6)
+
+
+def test_a_union_joins_its_parts_in_order_and_stores_them_apart():
+    run = experiment()
+    full, common, challenging = (test_split(run, split)[1] for split in ("full", "common", "challenging"))
+    assert full.names == common.names + challenging.names == concatenate([make_faces("common"), make_faces("challenging")], "full").names
+    for normaliser, errors in full.errors.items():
+        np.testing.assert_allclose(errors, np.concatenate([common.errors[normaliser], challenging.errors[normaliser]]))
+    np.testing.assert_allclose(full.points, np.concatenate([common.points, challenging.points]), atol=0.01)
+    assert full.provenance["faces_sha256"].split() == [make_faces("common").sha256, make_faces("challenging").sha256]
+    assert {path.name.split(".")[1].split("-")[1] for path in stored(run)} == {"common", "challenging"}
+
+
+def stored(run):
+    return sorted(predictions.path_of("m", "t", run.paper, run.profile).parent.glob("*.npz"))
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("synthetic", True), ("real", False)])
+def test_landmarks_of_real_people_are_not_kept(kind, kept):
+    run = experiment(faces=kind)
+    made = test_split(run, "common")
+    assert all((run.points is not None) == kept for run in made)
+    read = [predictions.read(path) for path in stored(run)]
+    assert len(read) == 2 and all((one.points is not None) == kept for one in read)
+
+
+def test_kinds_of_faces_do_not_share_predictions():
+    synthetic, real = Predictor(), Predictor()
+    test_split(experiment(), "common", synthetic)
+    test_split(experiment(faces="real"), "common", real)
+    assert synthetic.trained == real.trained == 1
+
+
+def test_smoke_results_stay_in_the_cache(places):
+    run = experiment(profile="smoke")
+    made = test_split(run, "common")
+    run.record(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "common"), made[:1]))
+    run.judge("DAN-C1", made[1:], made[:1])
+    assert not (places / "results").exists()
+    assert {path.name for path in (places / "cache" / "results" / "dan").iterdir()} == {
+        "predictions",
+        "DAN-T5.synthetic.smoke.json",
+        "claims.synthetic.smoke.json",
+    }
+
+
+# Rows
+
+
+def rows_by_metric(made):
+    return {(row.metric, row.normaliser): row for row in made}
+
+
+def test_rows_have_the_numbers_of_the_errors():
+    run = experiment()
+    seeds = [test_split(run, "private", Predictor(size, 1.0), models=(f"seed-{size}", "x"))[0] for size in (3.0, 4.0)]
+    found = rows_by_metric(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), seeds))
+    ocular = np.stack([one.errors["inter-ocular"] for one in seeds])
+    for normaliser in ("inter-ocular", "inter-pupil", "diagonal"):
+        expected = np.mean([one.errors[normaliser] for one in seeds])
+        assert found["mean error", normaliser].value == pytest.approx(expected, rel=1e-5)
+    assert found["AUC 0.08", "inter-ocular"].value == pytest.approx(auc(ocular, 8.0).mean(), rel=1e-5)
+    failing = failure_rate(ocular, FAILURE_THRESHOLD)
+    assert 0 < failing.count < ocular.size  # or the next line says little
+    rate = found["failure rate 0.08", "inter-ocular"]
+    assert (rate.count, rate.value) == (failing.count, pytest.approx(failing.percent, rel=1e-5))
+    assert len(found) == 5
+    for row in found.values():
+        assert row.ci_low < row.value < row.ci_high and row.unit == "%"
+        assert (row.artefact, row.method, row.protocol, row.subset) == ("DAN-T5", "DAN, 1 stage", "300w", "private")
+        assert (row.images, row.seeds, row.points, row.faces, row.profile) == (30, 2, 68, "synthetic", "cpu")
+        assert row.seconds == 20 and row.model == "seed-3.0 seed-4.0" and row.box_rule == "boxes of the test"
+        assert row.faces_sha256 == make_faces("private").sha256
+
+
+def test_changes_are_relative_to_the_model_before():
+    run = experiment()
+    before, after = test_split(run, "private")
+    made = {row.metric: row for row in run.change_rows("DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before])}
+    a, b = after.errors["inter-ocular"], before.errors["inter-ocular"]
+    expected = {
+        "mean-error reduction": 100 * (b.mean() - a.mean()) / b.mean(),
+        "AUC increase": 100 * (auc(a, 8.0) - auc(b, 8.0)) / auc(b, 8.0),
+        "failure-rate reduction": 100 * ((b > 8).sum() - (a > 8).sum()) / (b > 8).sum(),
+    }
+    assert {name: row.value for name, row in made.items()} == pytest.approx(expected, rel=1e-4)
+    assert all(value > 0 for value in expected.values())  # the second model is the better one
+    assert all(row.ci_low <= row.value <= row.ci_high and row.unit == "% relative" for row in made.values())
+
+
+def test_no_failures_before_have_no_relative_change():
+    run = experiment()
+    before, after = test_split(run, "private", Predictor(0.2, 0.1))
+    made = run.change_rows("DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before])
+    assert [row.metric for row in made] == ["mean-error reduction", "AUC increase"]
+
+
+def test_exact_numbers_have_no_interval():
+    made = experiment().count_rows("DAN-T1", "DAN, one stage", {"parameters, fc1": 6_422_528, "parameters, fc2": 34_952})
+    assert [(row.metric, row.value, row.ci_low, row.images, row.unit) for row in made] == [
+        ("parameters, fc1", 6_422_528, None, None, "count"),
+        ("parameters, fc2", 34_952, None, None, "count"),
+    ]
+
+
+def test_recording_again_touches_no_file():
+    run = experiment()
+    for _ in range(2):
+        made = test_split(run, "private")
+        run.record(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), made[:1]))
+        path = rows.path_of("DAN-T5", "synthetic", "cpu")
+        written = path.read_bytes(), path.stat().st_mtime_ns
+        run = experiment()  # from the files now
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == written and len(json.loads(path.read_text())) == 5
+
+
+# Verdicts and figures
+
+
+def test_a_verdict_is_reached_and_recorded():
+    run = experiment()
+    before, after = test_split(run, "private", Predictor(4.0, 1.0))
+    verdict = run.judge("DAN-C1", [after], [before], note="of the test")
+    difference = (after.errors["inter-ocular"] - before.errors["inter-ocular"]).mean()
+    assert verdict.verdict == "reproduced" and verdict.difference == pytest.approx(difference, rel=1e-5)
+    assert claims.recorded("dan", ["cpu"]) == [verdict] and verdict.note == "of the test"
+    fails = [one.errors["inter-ocular"] > 8 for one in (after, before)]
+    assert run.judge("DAN-C2", [after], [before]).p_value == pytest.approx(mcnemar(*fails), rel=1e-5)
+    assert {one.claim for one in claims.recorded("dan", ["cpu"])} == {"DAN-C1", "DAN-C2"}
+
+
+def test_sides_on_different_faces_are_not_compared():
+    run = experiment()
+    common, private = test_split(run, "common"), test_split(run, "private")
+    with pytest.raises(ReplicateError, match="images of 20 and 30|20 and 30 images"):
+        run.judge("DAN-C1", common[:1], private[:1])
+
+
+def test_a_figure_is_put_on_record_with_its_alternative_text():
+    figure = plt.figure()
+    figure.set_label("a rising line")
+    assert experiment().record_figure("DAN-T5", "cumulative error", figure, subset="private", images=30, seeds=1) is figure
+    plt.close(figure)
+    (shown,) = manifest.load("dan", ["cpu"])
+    assert (shown.artefact, shown.alt, shown.subset, shown.images, shown.faces) == ("DAN-T5", "a rising line", "private", 30, "synthetic")
+
+
+# What goes wrong
+
+
+def test_a_kill_between_predictions_and_rows_loses_nothing(monkeypatch):
+    predictor, run = Predictor(), experiment()
+    made = test_split(run, "private", predictor)
+    expected = run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), made[:1])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rows, "merge", interrupt)
+        run.record(expected)
+    assert rows.load("dan") == []
+    run = experiment()
+    made = test_split(run, "private", predictor)
+    run.record(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), made[:1]))
+    assert predictor.trained == 1
+    by_metric = rows_by_metric(rows.load("dan"))
+    assert {key: row.value for key, row in by_metric.items()} == pytest.approx({key: row.value for key, row in rows_by_metric(expected).items()})
+
+
+def test_a_kill_between_two_models_repeats_only_the_prediction(monkeypatch):
+    saved, save = [], predictions.save
+
+    def save_one(*arguments):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(save(*arguments))
+        return saved[0]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predictions, "save", save_one)
+        test_split(experiment(), "private")
+    assert stored(experiment()) == saved
+    assert len(test_split(experiment(), "private")) == len(stored(experiment())) == 2
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(places, monkeypatch):
+    (places / "file").write_text("in the way")
+    monkeypatch.setenv("REPLICATE_RESULTS", str(places / "file"))
+    with pytest.raises(ReplicateError, match="cannot write .*file/dan/predictions.*permissions"):
+        test_split(experiment(), "private")
+    (row,) = experiment().count_rows("DAN-T1", "DAN", {"parameters": 1})
+    with pytest.raises(ReplicateError, match="cannot write .*file/dan/DAN-T1"):
+        experiment().record([row])
+
+
+def test_a_damaged_prediction_file_is_named():
+    test_split(experiment(), "private")
+    stored(experiment())[0].write_bytes(b"half")
+    with pytest.raises(ReplicateError, match="one-stage.* is not a prediction file .*Delete it"):
+        test_split(experiment(), "private")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(paper="dam"), "paper: got 'dam'.*Did you mean 'dan'"),
+        (dict(profile="fast"), "profile: got 'fast'"),
+        (dict(faces="photographs"), "faces: got 'photographs'"),
+        (dict(device="abacus"), "device: got 'abacus'"),
+    ],
+)
+def test_unknown_words_are_refused_before_any_work(changes, message):
+    with pytest.raises(ReplicateError, match=message):
+        experiment(**changes)
+
+
+@pytest.mark.parametrize(
+    ("profile", "kind", "expected"),
+    [("smoke", "synthetic", (5,)), ("cpu", "synthetic", (5, 6, 7)), ("cpu", "real", (5,)), ("gpu", "real", (5, 6, 7))],
+)
+def test_seeds_follow_the_budget_of_the_profile(profile, kind, expected):
+    assert experiment(profile=profile, faces=kind, seed=5).seeds(3) == expected
