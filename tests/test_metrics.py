@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.integrate import simpson
@@ -213,6 +213,13 @@ def test_failures_are_errors_above_the_threshold_with_their_count():
     np.testing.assert_array_equal(metrics.failures([7.9, 8.0, 8.1], 8.0), [False, False, True])
 
 
+def test_failure_percent_is_the_rate_along_the_images():
+    errors = np.array([[7.9, 8.0, 8.1, np.inf], [1.0, 2.0, 3.0, 9.0]])
+    np.testing.assert_array_equal(metrics.failure_percent(errors, 8.0), [50, 25])
+    np.testing.assert_array_equal(metrics.failure_percent(errors.T, 8.0, axis=0), [50, 25])
+    assert metrics.failure_percent(errors.ravel(), 8.0) == metrics.failure_rate(errors, 8.0).percent
+
+
 def test_published_failure_counts_give_the_published_rates():
     errors = np.r_[np.full(681, 3.0), np.full(8, 9.0)]
     assert round(metrics.failure_rate(errors, 8.0).percent, 2) == 1.16  # DAN Table 3: 8 of 689
@@ -340,6 +347,48 @@ def test_seeds_stay_paired_where_both_sides_have_as_many():
     np.testing.assert_allclose([paired.low, paired.high], -0.5)
     unpaired = metrics.paired_bootstrap(base, base[:2] + 0.5)
     assert unpaired.high - unpaired.low > 1
+
+
+def test_relative_change_in_closed_form():
+    before = np.random.default_rng(9).gamma(2, 3, 80)
+    for factor in (0.5, 1.0, 1.25):
+        change = metrics.relative_change(factor * before, before, resamples=200)
+        np.testing.assert_allclose(change, 100 * (factor - 1), atol=1e-9)  # of every resample alike, so no width
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 50), seeds=st.integers(1, 3))
+def test_relative_change_is_that_of_the_statistics_and_lies_in_its_interval(seed, seeds):
+    rng = np.random.default_rng(seed)
+    before = rng.gamma(4, 1.5, (seeds, 60))
+    after = before * rng.uniform(0.6, 0.9, (seeds, 60))  # every image improves
+    for statistic in (np.mean, partial(metrics.auc, threshold=8.0)):
+        change = metrics.relative_change(after, before, statistic, resamples=300)
+        base = np.mean(statistic(before, axis=-1))
+        assert change.value == pytest.approx(100 * (np.mean(statistic(after, axis=-1)) - base) / base)
+        assert change.low < change.value < change.high
+        assert (change.high < 0) if statistic is np.mean else (change.low > 0)
+
+
+def test_relative_change_agrees_with_a_bootstrap_written_out():
+    rng = np.random.default_rng(10)
+    before = rng.gamma(2, 3, 200)
+    after = 0.8 * before + rng.normal(0, 0.3, 200)
+    draws = rng.integers(200, size=(4000, 200))
+    by_hand = np.percentile([100 * (after[i].mean() / before[i].mean() - 1) for i in draws], (2.5, 97.5))
+    change = metrics.relative_change(after, before, resamples=4000)
+    np.testing.assert_allclose([change.low, change.high], by_hand, atol=0.15)
+    unpaired = [100 * (after[i].mean() / before[j].mean() - 1) for i, j in zip(draws, draws[::-1], strict=True)]
+    assert change.high - change.low < 0.3 * np.subtract(*np.percentile(unpaired, (97.5, 2.5)))
+
+
+def test_nothing_is_a_per_cent_of_nothing():
+    fails = partial(metrics.failure_percent, threshold=8.0)
+    with pytest.raises(ReplicateError, match="before: the statistic is zero"):
+        metrics.relative_change(np.full(10, 9.0), np.ones(10), fails)
+    rare = np.where(np.arange(10) == 0, 9.0, 1.0)  # a third of the resamples have no failure before
+    change = metrics.relative_change(np.ones(10), rare, fails)
+    assert change == (-100, -100, -100)
 
 
 @given(seed=st.integers(0, 50))

@@ -26,11 +26,29 @@ from replicate.metrics import (
 )
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
-Predictor = Callable[[FaceSet], Sequence[np.ndarray]]
 NORMALISERS = ("inter-ocular", "inter-pupil", "diagonal")  # what every prediction file holds
 FAILURE_THRESHOLD = 8.0  # per cent of the inter-ocular distance: 300-W's failure, DAN §4
 _AUC: Statistic = partial(auc, threshold=FAILURE_THRESHOLD)
 _FAILURES: Statistic = partial(failure_percent, threshold=FAILURE_THRESHOLD)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models that are ready to be tested.
+
+    Attributes
+    ----------
+    predict : callable
+        From faces to one array (N, L, 2) of image pixels per model.
+    seconds : sequence of float
+        What each model took to train.
+    on : FaceSource
+        The training faces.
+    """
+
+    predict: Callable[[FaceSet], Sequence[np.ndarray]]
+    seconds: Sequence[float]
+    on: FaceSource
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ class Experiment:
     seed: int = 0
     device: str = "auto"
     fresh: bool = False
-    _obtained: dict[tuple[str, ...], tuple[Predictor, Sequence[float]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _obtained: dict[tuple[str, ...], Trained] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tested: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +93,7 @@ class Experiment:
         """The faces of a protocol's split, not yet loaded."""
         return FaceSource(protocol, split, self.faces, self.profile)
 
-    def test(self, models: Sequence[str], source: FaceSource, obtain: Callable[[], tuple[Predictor, Sequence[float]]]) -> list[Predictions]:
+    def test(self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]) -> list[Predictions]:
         """Predictions of several models on one test set: from the record, else computed now and stored.
 
         Parameters
@@ -85,29 +103,29 @@ class Experiment:
         source : FaceSource
             The test faces; the parts of a union are tested and stored apart and joined here.
         obtain : callable
-            Called at most once for the same models, and only if something is not on record. Returns a predictor, which maps faces to one array (N, L, 2) of image pixels
-            per model, and the seconds that each model took to train.
+            Gives the trained models; called at most once for the same models, and only if something is not on record.
         """
         parts = [self._test_part(models, part, obtain) for part in source.parts]
         return [_join(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)]
 
-    def _test_part(self, models: Sequence[str], source: FaceSource, obtain) -> list[Predictions]:
+    def _test_part(self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
         if all(file.exists() and (file in self._tested or not self.fresh) for file in files):
             return [predictions.read(file) for file in files]
         if tuple(models) not in self._obtained:  # several test sets want the same models, which `fresh` must not train again for each
             self._obtained[tuple(models)] = obtain()
-        predict, training_seconds = self._obtained[tuple(models)]
+        trained = self._obtained[tuple(models)]
         faces = source.load()
-        shapes = predict(faces)
+        shapes = trained.predict(faces)
         provenance = {
             "device": describe_device(choose_device(self.device)),
             "faces_sha256": faces.sha256,
             "box_rule": faces.box_rule,
+            "training_faces": trained.on.count,
         }
         runs = []
-        for model, predicted, seconds in zip(models, shapes, training_seconds, strict=True):
+        for model, predicted, seconds in zip(models, shapes, trained.seconds, strict=True):
             errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
             points = np.asarray(predicted) if self.faces == "synthetic" else None  # points of real faces are nobody's to publish
             about = provenance | {"training_seconds": round(seconds, 1)}
@@ -152,6 +170,7 @@ class Experiment:
             faces_sha256=provenance["faces_sha256"],
             box_rule=provenance["box_rule"],
             model=" ".join(run.model for run in runs),
+            note=f"trained on {provenance['training_faces']:,} faces",
         )
 
     @staticmethod
@@ -169,7 +188,7 @@ class Experiment:
         A failure rate that was zero before has no relative change and gives no row.
         """
         sides = [stacked_errors(list(runs), "inter-ocular") for runs in (after, before)]
-        about = self._about(artefact, method, source, after)
+        about = partial(self._about(artefact, method, source, after), points=None)  # as the papers' relative numbers are listed
         made = []
         for metric, sign, statistic in (
             ("mean-error reduction", -1, np.mean),

@@ -70,12 +70,13 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
         images={row.subset: row.images for row in rows if row.images},
         seeds=max((row.seeds or 1 for row in rows), default=1),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
+        notes=tuple(dict.fromkeys(row.note for row in rows if row.note)),
         title=title,
     )
 
 
 def caption_of(
-    *, faces: str, profile: str, images: dict[str, int], seeds: int, box_rule: str = "", title: str = ""
+    *, faces: str, profile: str, images: dict[str, int], seeds: int, box_rule: str = "", notes: Sequence[str] = (), title: str = ""
 ) -> str:
     """Caption of a table or figure that has no rows; `images` counts the images of each subset."""
     counts = ", ".join(f"{count:,} {subset}".strip() for subset, count in images.items())
@@ -84,6 +85,7 @@ def caption_of(
         f"profile {profile}",
         f"{counts} images" if counts else "",
         f"{seeds} seed{'s' * (seeds > 1)}",
+        *notes,
         f"boxes: {box_rule}" if box_rule else "",
         "95 % intervals by bootstrap",
     ]
@@ -151,13 +153,15 @@ def table(rows: Iterable[Row], verdicts: Iterable[Verdict] = (), title: str = ""
     return Table(compare(rows, verdicts), caption(rows, title))
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+def verdict_table(verdicts: Sequence[Verdict], box_rule: str) -> Table:
     """Claims in words with both sides, the interval of their difference and the verdict.
 
     Parameters
     ----------
     verdicts : sequence of Verdict
         Of one kind of faces and one profile.
+    box_rule : str
+        Where the starting boxes come from.
     """
     lines = []
     for verdict in verdicts:
@@ -167,7 +171,12 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
         lines.append((claim.id, claim.statement, *sides, interval, verdict.verdict, verdict.note))
     first = verdicts[0]
     about = caption_of(
-        faces=first.faces, profile=first.profile, images={"test": first.images}, seeds=first.seeds or 1, title="Verdicts on the claims"
+        faces=first.faces,
+        profile=first.profile,
+        images={"test": first.images},
+        seeds=first.seeds or 1,
+        box_rule=box_rule,
+        title="Verdicts on the claims",
     )
     columns = ["claim", "statement", "left", "right", "difference", "verdict", "note"]
     return Table(pd.DataFrame(lines, columns=columns), about)

@@ -241,7 +241,7 @@ def _order(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
     if significant and sign * comparison.difference > 0:
         enough = wanted is None or sign * comparison.difference >= wanted
         return "reproduced" if enough else "direction holds"
-    if significant or (wanted is not None and high < wanted):
+    if significant or (wanted is not None and low <= 0 <= high < wanted):
         return "not reproduced"
     return "inconclusive"
 

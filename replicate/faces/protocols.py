@@ -65,9 +65,17 @@ class FaceSource:
 
     @property
     def count(self) -> int:
-        """Number of synthetic faces."""
+        """Number of faces; real ones are read to be counted."""
+        if self.faces == "real":
+            return len(self.load())
         counts = SMOKE_COUNTS if self.profile == "smoke" else SYNTHETIC_COUNTS
         return sum(counts[self.protocol][part.split] for part in self.parts)
+
+    @property
+    def available(self) -> bool:
+        """Whether this machine has, or can make, these faces."""
+        folder = paths.data_dir() / w300.FOLDER
+        return self.faces == "synthetic" or all(w300.scan(folder, name).pairs for name in w300.SPLITS[self.split])
 
     @cached_property
     def fingerprint(self) -> str:

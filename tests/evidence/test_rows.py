@@ -97,6 +97,15 @@ def test_the_same_numbers_leave_the_file_untouched(make_row):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
+def test_counts_keep_all_their_digits_and_the_smallest_change_counts(make_row):
+    exact = dict(metric="parameters", normaliser="none", ci_low=None, ci_high=None, unit="count")
+    rows.record([make_row(value=12_846_217, **exact)])
+    assert [row.value for row in rows.load()] == [12_846_217]
+    assert rows.record([make_row(value=12_846_217.0, **exact)]) == []
+    rows.record([make_row(value=12_846_218, **exact)])
+    assert [row.value for row in rows.load()] == [12_846_218]
+
+
 def test_a_changed_number_replaces_its_row_and_no_other(make_row):
     first, second = make_row(commit="old"), make_row(metric="AUC 0.08", value=4.2, commit="old")
     rows.record([first, second])

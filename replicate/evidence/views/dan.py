@@ -14,8 +14,8 @@ from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE, draw_landmarks
 from replicate.faces.augment import cut_canvases
 from replicate.faces.faceset import FaceSet
-from replicate.geometry import apply_transform, fit_similarity, invert
-from replicate.methods.dan import DAN, Connection, DANConfig, Stage, landmark_heatmap
+from replicate.geometry import apply_transform
+from replicate.methods.dan import DAN, Connection, DANConfig, Stage, landmark_heatmap, normalised_distance
 
 _NAMES = ("conv1a", "conv1b", "pool1", "conv2a", "conv2b", "pool2", "conv3a", "conv3b", "pool3", "conv4a", "conv4b", "pool4")
 
@@ -132,24 +132,50 @@ def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: in
 
 
 def check_equations(network: DAN, seed: int = 0) -> dict[str, float]:
-    """Largest deviations, in pixels, of the layers from the equations written out plainly, on random shapes."""
-    generator = torch.Generator().manual_seed(seed)
-    canonical = network.canonical.cpu().double()
-    shape = canonical + 3 * torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
-    delta = torch.randn(1, *canonical.shape, generator=generator, dtype=torch.float64)
-    transform = fit_similarity(shape, canonical[None])
-    moved = apply_transform(invert(transform), apply_transform(transform, shape) + delta) - shape
-    undone = moved @ transform[0, :, :2].mT  # Eq. 2: in the canonical pose the shape has moved by the update
-    size, radius = network.config.input_size, network.config.heatmap_radius
-    heat = landmark_heatmap(shape, size, radius)[0, 0]
-    y, x = torch.meshgrid(*[torch.arange(size, dtype=torch.float64)] * 2, indexing="ij")
-    nearest = torch.cdist(torch.stack([x, y], -1).reshape(-1, 2), shape[0]).amin(1).reshape(size, size)
-    lit = heat > 0
+    """Largest deviations of the network from the equations written out plainly, on a random image.
+
+    Returns
+    -------
+    dict
+        Eq. 2 in pixels of the frame (the network computes in bfloat16), Eq. 3 in values of the heatmap, Eq. 4 in its own unit, and the
+        distance in pixels of the farthest lit pixel of the heatmap from a landmark.
+    """
+    network, config = copy.deepcopy(network).cpu().eval(), network.config
+    crops = torch.rand(1, 1, config.input_size, config.input_size, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        first, second = network(crops)[:2]
+        by_hand = _second_stage_by_hand(network, crops, first)
+        heat, expected, nearest = _heatmap_by_hand(first, config)
+        loss = normalised_distance(second, first, "ibug68").item()
+    eyes = [first[0, start : start + 6].mean(0) for start in (36, 42)]
+    loss_by_hand = np.mean([torch.dist(a, b).item() for a, b in zip(first[0], second[0], strict=True)]) / torch.dist(*eyes).item()
     return {
-        "Eq. 2: deviation of the update": (undone - delta).abs().max().item(),
-        "Eq. 3: deviation of the distance": (1 / heat[lit] - 1 - nearest[lit]).abs().max().item(),
-        "Eq. 3: farthest lit pixel": nearest[lit].max().item(),
+        "Eq. 2: largest deviation": (second - by_hand).abs().max().item(),
+        "Eq. 3: largest deviation": (heat - expected).abs().max().item(),
+        "Eq. 3: farthest lit pixel": nearest[heat > 0].max().item(),
+        "Eq. 4: deviation": abs(loss - loss_by_hand),
     }
+
+
+def _second_stage_by_hand(network: DAN, crops: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+    """Eq. 2 for the second stage, in single precision, with the transform fitted by complex numbers instead of matrices."""
+    image = (crops - network.pixel_mean) / network.pixel_std
+    hidden = network.stages[0](image)[1]
+    delta, _ = network.stages[1](network.connections[0](image, shape, hidden, network.canonical)[0])
+    s, c = (torch.view_as_complex(points.contiguous()) for points in (shape[0], network.canonical))
+    turn = ((s - s.mean()).conj() * (c - c.mean())).sum() / (s - s.mean()).abs().square().sum()
+    in_pose = turn * (s - s.mean()) + c.mean() + torch.view_as_complex(delta[0].contiguous())
+    return torch.view_as_real((in_pose - c.mean()) / turn + s.mean())[None]
+
+
+def _heatmap_by_hand(shape: torch.Tensor, config: DANConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The heatmap, what Eq. 3 says pixel by pixel, and each pixel's distance to the nearest landmark."""
+    size, radius = config.input_size, config.heatmap_radius
+    y, x = torch.meshgrid(*[torch.arange(float(size))] * 2, indexing="ij")
+    pixels = torch.stack([x, y], -1).reshape(-1, 1, 2)
+    nearest = (pixels - shape[0]).norm(dim=-1).amin(1).reshape(size, size)
+    expected = torch.where(nearest <= radius, 1 / (1 + nearest), 0)
+    return landmark_heatmap(shape, size, radius)[0, 0], expected, nearest
 
 
 def _diagram(size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Axes]:
