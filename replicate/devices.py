@@ -22,7 +22,9 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ReplicateError(f"device: got {device!r}, expected auto, cpu or an available GPU such as cuda ({error})") from error
+        raise ReplicateError(
+            f"device: got {device!r}, expected auto, cpu or an available GPU such as cuda ({error})"
+        ) from error
     return chosen
 
 
@@ -38,4 +40,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )

@@ -30,7 +30,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
     except OSError as error:
-        raise ReplicateError(f"cannot write {path}: {error}. Check the folder's permissions and free space.") from error
+        raise ReplicateError(
+            f"cannot write {path}: {error}. Check the folder's permissions and free space."
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,7 +44,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; these are meant to be shared
         temporary.replace(path)
     except OSError as error:
-        raise ReplicateError(f"cannot write {path}: {error}. The previous file, if any, is unchanged.") from error
+        raise ReplicateError(
+            f"cannot write {path}: {error}. The previous file, if any, is unchanged."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,14 +63,18 @@ def lock(path: Path) -> FileLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise ReplicateError(f"cannot write {path}: {error}. Set REPLICATE_CACHE to a folder that can be written.") from error
+        raise ReplicateError(
+            f"cannot write {path}: {error}. Set REPLICATE_CACHE to a folder that can be written."
+        ) from error
     return FileLock(path)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> object:
@@ -74,7 +82,9 @@ def read_json(path: Path) -> object:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise ReplicateError(f"{path} is not valid JSON ({error}). Delete it or restore it from version control.") from error
+        raise ReplicateError(
+            f"{path} is not valid JSON ({error}). Delete it or restore it from version control."
+        ) from error
 
 
 def sha256(*parts: bytes | str | np.ndarray) -> str:

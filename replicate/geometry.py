@@ -77,7 +77,10 @@ def compose(second: Tensor, first: Tensor) -> Tensor:
 def invert(transform: Tensor) -> Tensor:
     """Inverse of transforms (..., 2, 3)."""
     a, b, c, d = (transform[..., i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
-    inverse = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]
+    inverse = (
+        torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+        / (a * d - b * c)[..., None, None]
+    )
     return torch.cat([inverse, -inverse @ transform[..., 2:]], -1)
 
 
@@ -106,8 +109,14 @@ def warp(images: Tensor, transform: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     x, y = (torch.arange(n, dtype=transform.dtype, device=transform.device) for n in (width, height))
     extent = transform.new_tensor([images.shape[-1] - 1, images.shape[-2] - 1]).clamp_min(1)
-    back = (invert(transform) * (2 / extent)[:, None])[:, None, None]  # (N, 1, 1, 2, 3), to coordinates of -1 to 1
+    back = (invert(transform) * (2 / extent)[:, None])[
+        :, None, None
+    ]  # (N, 1, 1, 2, 3), to coordinates of -1 to 1
     along_x = back[..., 0] * x[:, None]  # (N, 1, width, 2)
     along_y = back[..., 1] * y[:, None, None] + back[..., 2] - 1  # (N, height, 1, 2)
-    grid = (along_x + along_y).to(images.dtype)  # align_corners: -1 and 1 are the centres of the border pixels
-    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    grid = (along_x + along_y).to(
+        images.dtype
+    )  # align_corners: -1 and 1 are the centres of the border pixels
+    return torch.nn.functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=True
+    )

@@ -99,7 +99,9 @@ def get(
     if not fresh and (found := _find(key, parent_sha256)):
         return found
     with lock(own.with_suffix(".lock")):
-        if not fresh and (found := _find(key, parent_sha256)):  # another process trained it while this one waited
+        if not fresh and (
+            found := _find(key, parent_sha256)
+        ):  # another process trained it while this one waited
             return found
         checkpoint = own.with_suffix(".checkpoint")
         if fresh:
@@ -119,7 +121,12 @@ def _find(key: ModelKey, parent_sha256: str) -> StoredModel | None:
 
 
 def save(
-    path: Path, key: ModelKey, tensors: dict[str, Tensor], report: FitReport, trained_on: str, parent_sha256: str = ""
+    path: Path,
+    key: ModelKey,
+    tensors: dict[str, Tensor],
+    report: FitReport,
+    trained_on: str,
+    parent_sha256: str = "",
 ) -> None:
     """Write a model atomically; weights are rounded to bfloat16, in which networks here compute, vectors stay exact."""
     compact = {name: _compact(value).contiguous().cpu() for name, value in tensors.items()}
@@ -148,11 +155,17 @@ def load(path: Path, key: ModelKey | None = None) -> StoredModel:
         described = ModelKey(**json.loads(metadata["key"]))
         report = FitReport(**json.loads(metadata["report"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ReplicateError(f"model {path}: cannot be read ({error!r}). Delete it to have it trained again.") from error
+        raise ReplicateError(
+            f"model {path}: cannot be read ({error!r}). Delete it to have it trained again."
+        ) from error
     if key is not None and described.hash != key.hash:
-        raise ReplicateError(f"model {path}: describes {described.hash}, expected {key.hash}. Delete it to have it trained again.")
+        raise ReplicateError(
+            f"model {path}: describes {described.hash}, expected {key.hash}. Delete it to have it trained again."
+        )
     if _digest(tensors) != metadata.get("sha256"):
-        raise ReplicateError(f"model {path}: its weights do not match their recorded hash. Delete it to have it trained again.")
+        raise ReplicateError(
+            f"model {path}: its weights do not match their recorded hash. Delete it to have it trained again."
+        )
     weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     about = (metadata.get(name, "") for name in ("trained_on", "sha256", "parent_sha256"))
     return StoredModel(described, weights, report, *about)
@@ -165,9 +178,15 @@ def files() -> Iterator[Path]:
 
 
 def _compact(value: Tensor) -> Tensor:
-    return value.bfloat16() if value.is_floating_point() and value.ndim in (2, 4) and value.numel() > 65536 else value
+    return (
+        value.bfloat16()
+        if value.is_floating_point() and value.ndim in (2, 4) and value.numel() > 65536
+        else value
+    )
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    parts = ((name, tensors[name].contiguous().view(-1).view(torch.uint8).numpy()) for name in sorted(tensors))
+    parts = (
+        (name, tensors[name].contiguous().view(-1).view(torch.uint8).numpy()) for name in sorted(tensors)
+    )
     return sha256(*(part for pair in parts for part in pair))

@@ -66,7 +66,9 @@ class Schedule:
         warm_up = max(1, self.steps // 20)
         if step < warm_up:
             return self.step_size * (step + 1) / warm_up
-        return self.step_size * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
+        return (
+            self.step_size * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
+        )
 
 
 @dataclass
@@ -161,7 +163,9 @@ def fit(
             if time.perf_counter() - last_saved > schedule.checkpoint_seconds:
                 _save(checkpoint, network, optimiser, best, report)
                 last_saved = time.perf_counter()
-            progress.update(bar, completed=report.steps, error=f"best {report.best_error:.3f}" if report.history else "")
+            progress.update(
+                bar, completed=report.steps, error=f"best {report.best_error:.3f}" if report.history else ""
+            )
     network.load_state_dict(best)
     report.stopped = report.stopped or "budget spent"
     if must_beat is not None and not report.best_error < must_beat:
@@ -190,7 +194,9 @@ def _descend(trained: list[nn.Parameter], optimiser: torch.optim.Optimizer, loss
     return loss.item()
 
 
-def _validated(network, validate, report: FitReport, best: dict[str, Tensor], schedule: Schedule) -> dict[str, Tensor]:
+def _validated(
+    network, validate, report: FitReport, best: dict[str, Tensor], schedule: Schedule
+) -> dict[str, Tensor]:
     """Validate; record; return the best state so far."""
     error = float(validate())
     report.history.append((report.steps, error))
@@ -212,7 +218,11 @@ def _save(path: Path, network, optimiser, best: dict[str, Tensor], report: FitRe
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": torch.as_tensor(value).clone() for name, value in state.items()}
-    write_tensors(path, {name: value.contiguous() for name, value in tensors.items()}, {"report": json.dumps(asdict(report))})
+    write_tensors(
+        path,
+        {name: value.contiguous() for name, value in tensors.items()},
+        {"report": json.dumps(asdict(report))},
+    )
 
 
 def _resume(path: Path, network, optimiser) -> tuple[FitReport, dict[str, Tensor]]:
@@ -258,5 +268,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _progress() -> Progress:
     """A progress bar on standard error, so that standard output stays data."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[error]}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[error]}"),
+    )
     return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -58,7 +58,10 @@ def test_an_exception_leaves_the_old_file_and_no_other(old, stop):
 
 def test_a_full_disk_leaves_the_old_file_and_is_named(old, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(ReplicateError, match=r"cannot write .*numbers\.json: .*No space left.*previous file, if any, is unchanged"):
+    with pytest.raises(
+        ReplicateError,
+        match=r"cannot write .*numbers\.json: .*No space left.*previous file, if any, is unchanged",
+    ):
         write_json(old, {"new": 1})
     assert old.read_text() == "old" and list(old.parent.iterdir()) == [old]
 
@@ -147,7 +150,11 @@ def test_hashes_tell_apart_what_differs(left, right):
 
 
 def test_hashes_do_not_depend_on_how_an_array_lies_in_memory():
-    assert sha256(A.reshape(2, 3)) == sha256(np.asfortranarray(A.reshape(2, 3))) == sha256(np.repeat(A, 2)[::2].reshape(2, 3))
+    assert (
+        sha256(A.reshape(2, 3))
+        == sha256(np.asfortranarray(A.reshape(2, 3)))
+        == sha256(np.repeat(A, 2)[::2].reshape(2, 3))
+    )
     assert sha256("text") == sha256(b"text")
 
 

@@ -21,8 +21,12 @@ def random_shapes(seed, *size):
 @settings(max_examples=50, deadline=None)
 def test_fit_similarity_recovers_the_transform_that_made_the_target(seed, scale, angle, dx, dy):
     source = random_shapes(seed, 7, 2)
-    true = geometry.similarity(torch.tensor(scale).double(), torch.tensor(angle).double(), torch.tensor([dx, dy]).double() * 50)
-    torch.testing.assert_close(geometry.fit_similarity(source, geometry.apply_transform(true, source)), true, atol=1e-8, rtol=1e-8)
+    true = geometry.similarity(
+        torch.tensor(scale).double(), torch.tensor(angle).double(), torch.tensor([dx, dy]).double() * 50
+    )
+    torch.testing.assert_close(
+        geometry.fit_similarity(source, geometry.apply_transform(true, source)), true, atol=1e-8, rtol=1e-8
+    )
 
 
 def test_fit_similarity_is_the_least_squares_solution():
@@ -52,7 +56,12 @@ def test_invert_and_compose(seed):
     points = random_shapes(seed + 2, 4, 5, 2)
     both = geometry.apply_transform(geometry.compose(b, a), points)
     torch.testing.assert_close(both, geometry.apply_transform(b, geometry.apply_transform(a, points)))
-    torch.testing.assert_close(geometry.apply_transform(geometry.invert(a), geometry.apply_transform(a, points)), points, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        geometry.apply_transform(geometry.invert(a), geometry.apply_transform(a, points)),
+        points,
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 def test_fit_similarity_gradient():
@@ -71,7 +80,9 @@ def test_warp_agrees_with_opencv():
     image = np.random.default_rng(0).random((40, 50), np.float32)
     move = np.array([[0.9, 0.2, 3.0], [-0.2, 0.9, 9.0]], np.float32)
     expected = cv2.warpAffine(image, move, (45, 35), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    ours = geometry.warp(torch.from_numpy(image)[None, None], torch.from_numpy(move)[None], (35, 45))[0, 0].numpy()
+    ours = geometry.warp(torch.from_numpy(image)[None, None], torch.from_numpy(move)[None], (35, 45))[
+        0, 0
+    ].numpy()
     np.testing.assert_allclose(ours, expected, atol=0.05)  # OpenCV rounds positions to 1/32 of a pixel
     assert np.abs(ours - expected).mean() < 0.005
 
@@ -109,7 +120,9 @@ def test_mean_shape_ignores_similarities():
         random_shapes(7, 8, 2),
     )
     mean = shapes.mean_shape(geometry.apply_transform(moves, base.expand(8, 12, 2)))
-    torch.testing.assert_close(geometry.procrustes_align(shapes.unit_size(base), mean), mean, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        geometry.procrustes_align(shapes.unit_size(base), mean), mean, atol=1e-9, rtol=0
+    )
 
 
 def test_fit_in_boxes_aligns_centres_and_mean_side():
@@ -117,4 +130,6 @@ def test_fit_in_boxes_aligns_centres_and_mean_side():
     placed = geometry.tight_box(shapes.fit_in_boxes(shape, box))
     torch.testing.assert_close(geometry.box_centre(placed), geometry.box_centre(box))
     ratios = geometry.box_size(box) / geometry.box_size(geometry.tight_box(shape))
-    torch.testing.assert_close(geometry.box_size(placed), geometry.box_size(geometry.tight_box(shape)) * ratios.mean())
+    torch.testing.assert_close(
+        geometry.box_size(placed), geometry.box_size(geometry.tight_box(shape)) * ratios.mean()
+    )

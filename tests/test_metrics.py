@@ -353,7 +353,9 @@ def test_relative_change_in_closed_form():
     before = np.random.default_rng(9).gamma(2, 3, 80)
     for factor in (0.5, 1.0, 1.25):
         change = metrics.relative_change(factor * before, before, resamples=200)
-        np.testing.assert_allclose(change, 100 * (factor - 1), atol=1e-9)  # of every resample alike, so no width
+        np.testing.assert_allclose(
+            change, 100 * (factor - 1), atol=1e-9
+        )  # of every resample alike, so no width
 
 
 @settings(max_examples=20)
@@ -378,7 +380,9 @@ def test_relative_change_agrees_with_a_bootstrap_written_out():
     by_hand = np.percentile([100 * (after[i].mean() / before[i].mean() - 1) for i in draws], (2.5, 97.5))
     change = metrics.relative_change(after, before, resamples=4000)
     np.testing.assert_allclose([change.low, change.high], by_hand, atol=0.15)
-    unpaired = [100 * (after[i].mean() / before[j].mean() - 1) for i, j in zip(draws, draws[::-1], strict=True)]
+    unpaired = [
+        100 * (after[i].mean() / before[j].mean() - 1) for i, j in zip(draws, draws[::-1], strict=True)
+    ]
     assert change.high - change.low < 0.3 * np.subtract(*np.percentile(unpaired, (97.5, 2.5)))
 
 

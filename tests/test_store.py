@@ -27,7 +27,11 @@ def trainer(calls, value=1.0):
     def train(checkpoint):
         calls.append(checkpoint)
         report = FitReport(best_error=3.0, steps=5, history=[(5, 3.0)], stopped="budget spent")
-        return {"weight": torch.full((2, 3), value), "large": torch.full((300, 300), 1 / 3)}, report, "test machine"
+        return (
+            {"weight": torch.full((2, 3), value), "large": torch.full((300, 300), 1 / 3)},
+            report,
+            "test machine",
+        )
 
     return train
 
@@ -37,7 +41,11 @@ def test_a_model_is_trained_once(folders):
     first, second = store.get(KEY, trainer(calls)), store.get(KEY, trainer(calls))
     assert len(calls) == 1
     assert torch.equal(first.tensors["weight"], second.tensors["weight"])
-    assert second.report.best_error == 3.0 and second.report.history == [[5, 3.0]] and second.trained_on == "test machine"
+    assert (
+        second.report.best_error == 3.0
+        and second.report.history == [[5, 3.0]]
+        and second.trained_on == "test machine"
+    )
 
 
 def test_fresh_trains_again(folders):
@@ -47,7 +55,17 @@ def test_fresh_trains_again(folders):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"version": 2}, {"profile": "cpu"}, {"parent": "a"}, {"training_faces": "b"}, {"config": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"version": 2},
+        {"profile": "cpu"},
+        {"parent": "a"},
+        {"training_faces": "b"},
+        {"config": {}},
+    ],
+)
 def test_everything_that_decides_a_model_changes_its_hash(change):
     assert replace(KEY, **change).hash != KEY.hash
 
@@ -135,7 +153,10 @@ def test_a_full_disk_leaves_the_model_that_was_there(folders, monkeypatch):
         patch.setattr(training, "save_file", full)
         store.get(KEY, trainer([], 2.0), fresh=True)
     assert store.get(KEY, trainer([])).tensors["weight"][0, 0] == 1
-    assert [path.suffix for path in sorted((folders / "cache" / "models").iterdir())] == [".lock", ".safetensors"]
+    assert [path.suffix for path in sorted((folders / "cache" / "models").iterdir())] == [
+        ".lock",
+        ".safetensors",
+    ]
 
 
 def test_a_cache_that_cannot_be_written_is_named_before_anything_is_trained(folders, monkeypatch):

@@ -42,7 +42,9 @@ def problem(seed=0, dropout=0.0):
 
 def run(tmp_path, schedule=SCHEDULE, **options):
     network, *parts = problem(dropout=options.pop("dropout", 0.0))
-    report = fit(network, *parts, schedule, seed=1, checkpoint=tmp_path / "c.checkpoint", label="test", **options)
+    report = fit(
+        network, *parts, schedule, seed=1, checkpoint=tmp_path / "c.checkpoint", label="test", **options
+    )
     return network, report
 
 
@@ -67,7 +69,9 @@ def test_early_stopping_follows_the_written_rule(tmp_path):
     errors = iter([5.0, 4.0, 4.5, 4.1, 6.0, 1.0])
     network, draw, loss, _ = problem()
     rule = replace(SCHEDULE, patience=3)
-    report = fit(network, draw, loss, lambda: next(errors), rule, seed=0, checkpoint=tmp_path / "c", label="test")
+    report = fit(
+        network, draw, loss, lambda: next(errors), rule, seed=0, checkpoint=tmp_path / "c", label="test"
+    )
     assert report.history == [(10, 5.0), (20, 4.0), (30, 4.5), (40, 4.1), (50, 6.0)]
     assert (report.best_error, report.best_step, report.stopped) == (4.0, 20, "no better in 3 validations")
 
@@ -85,7 +89,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fit(network, failing, loss, validate, schedule, seed=1, checkpoint=tmp_path / "c", label="test")
-    network, draw, loss, validate = problem(seed=5, dropout=0.3)  # other initial weights: the checkpoint must replace them
+    network, draw, loss, validate = problem(
+        seed=5, dropout=0.3
+    )  # other initial weights: the checkpoint must replace them
     report = fit(network, draw, loss, validate, schedule, seed=1, checkpoint=tmp_path / "c", label="test")
     assert torch.equal(whole[1].weight, network[1].weight) and torch.equal(whole[1].bias, network[1].bias)
     assert report.steps == 60
@@ -110,7 +116,16 @@ def test_kill_9_during_training_leaves_a_checkpoint_that_resumes(tmp_path):
     assert (tmp_path / "c").exists()
     network, draw, loss, validate = problem()
     seen = []
-    fit(network, lambda s: (seen.append(s), draw(s))[1], loss, validate, SCHEDULE, seed=1, checkpoint=tmp_path / "c", label="t")
+    fit(
+        network,
+        lambda s: (seen.append(s), draw(s))[1],
+        loss,
+        validate,
+        SCHEDULE,
+        seed=1,
+        checkpoint=tmp_path / "c",
+        label="t",
+    )
     assert seen[0] > 0 and seen[-1] == 59
     whole, _ = run(tmp_path / "whole")
     assert torch.equal(whole[1].weight, network[1].weight)
@@ -124,7 +139,16 @@ def test_the_gate_stops_a_model_that_does_not_beat_the_mean_shape(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     network, draw, _, validate = problem()
     with pytest.raises(ReplicateError, match="the loss is nan at step 0"):
-        fit(network, draw, lambda x: network(x).sum() * math.nan, validate, SCHEDULE, seed=0, checkpoint=tmp_path / "c", label="t")
+        fit(
+            network,
+            draw,
+            lambda x: network(x).sum() * math.nan,
+            validate,
+            SCHEDULE,
+            seed=0,
+            checkpoint=tmp_path / "c",
+            label="t",
+        )
 
 
 def test_step_size_rises_then_falls_to_zero():

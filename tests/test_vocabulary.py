@@ -16,7 +16,10 @@ def test_words_of_the_vocabulary_are_accepted_and_given_back(words):
 def test_the_message_names_argument_value_choices_and_the_nearest():
     with pytest.raises(ReplicateError) as raised:
         check_one_of("faces", "synthetik", FACES)
-    assert str(raised.value) == "faces: got 'synthetik', expected one of synthetic, real. Did you mean 'synthetic'?"
+    assert (
+        str(raised.value)
+        == "faces: got 'synthetik', expected one of synthetic, real. Did you mean 'synthetic'?"
+    )
 
 
 def test_nothing_is_suggested_where_nothing_is_near():

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import merge, now, paper_of, read_records
+from replicate.evidence.records import load_all, merge, now, paper_of
 from replicate.paths import published_dir, results_dir
 from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
@@ -203,12 +203,7 @@ def recorded(paper: str | None = None, profiles: Iterable[str] = PROFILES) -> li
     ReplicateError
         If a file is damaged, naming it.
     """
-    paths = [
-        path
-        for profile in profiles
-        for path in sorted(results_dir(profile).glob(f"{paper or '*'}/claims.*.{profile}.json"))
-    ]
-    return [verdict for path in paths for verdict in _read(path)]
+    return load_all(Verdict, "verdict", f"{paper or '*'}/claims.*", profiles)
 
 
 def ledger(claim: Claim) -> list[Verdict]:
@@ -239,16 +234,6 @@ def _unjudged(claim: Claim, faces: str) -> Verdict:
     return Verdict(
         claim=claim.id, faces=faces, profile="cpu", verdict=verdict, note=note, commit=None, recorded_at=""
     )
-
-
-def _read(path: Path) -> list[Verdict]:
-    records = read_records(path)
-    try:
-        return [Verdict(**record) for record in records]
-    except (TypeError, ReplicateError) as error:
-        raise ReplicateError(
-            f"{path} holds a record that is not a verdict ({error}). Delete it or restore it."
-        ) from error
 
 
 @cache

@@ -75,7 +75,9 @@ class Experiment:
     seed: int = 0
     device: str = "auto"
     fresh: bool = False
-    _obtained: dict[tuple[str, ...], Trained] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _obtained: dict[tuple[str, ...], Trained] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _tested: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,9 @@ class Experiment:
         """The faces of a protocol's split, not yet loaded."""
         return FaceSource(protocol, split, self.faces, self.profile)
 
-    def test(self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]) -> list[Predictions]:
+    def test(
+        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]
+    ) -> list[Predictions]:
         """Predictions of several models on one test set: from the record, else computed now and stored.
 
         Parameters
@@ -108,12 +112,16 @@ class Experiment:
         parts = [self._test_part(models, part, obtain) for part in source.parts]
         return [_join(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)]
 
-    def _test_part(self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]) -> list[Predictions]:
+    def _test_part(
+        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]
+    ) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
         if all(file.exists() and (file in self._tested or not self.fresh) for file in files):
             return [predictions.read(file) for file in files]
-        if tuple(models) not in self._obtained:  # several test sets want the same models, which `fresh` must not train again for each
+        if (
+            tuple(models) not in self._obtained
+        ):  # several test sets want the same models, which `fresh` must not train again for each
             self._obtained[tuple(models)] = obtain()
         trained = self._obtained[tuple(models)]
         faces = source.load()
@@ -127,14 +135,21 @@ class Experiment:
         runs = []
         for model, predicted, seconds in zip(models, shapes, trained.seconds, strict=True):
             errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
-            points = np.asarray(predicted) if self.faces == "synthetic" else None  # points of real faces are nobody's to publish
+            points = (
+                np.asarray(predicted) if self.faces == "synthetic" else None
+            )  # points of real faces are nobody's to publish
             about = provenance | {"training_seconds": round(seconds, 1)}
             runs.append(Predictions(model, testset, self.faces, faces.names, errors, points, about))
             self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
         return runs
 
     def error_rows(
-        self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions], normalisers: Sequence[str] = NORMALISERS
+        self,
+        artefact: str,
+        method: str,
+        source: FaceSource,
+        runs: Sequence[Predictions],
+        normalisers: Sequence[str] = NORMALISERS,
     ) -> list[Row]:
         """Mean error per normaliser, and AUC and failures at 0.08 of the inter-ocular distance, each with a 95 % interval.
 
@@ -145,13 +160,17 @@ class Experiment:
         """
         about = self._about(artefact, method, source, runs)
         errors = stacked_errors(runs, "inter-ocular")
-        made = [self._row(about, "mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers]
+        made = [
+            self._row(about, "mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers
+        ]
         made.append(self._row(about, "AUC 0.08", "inter-ocular", errors, _AUC))
         failing = int(failures(errors, FAILURE_THRESHOLD).sum())
         made.append(self._row(about, "failure rate 0.08", "inter-ocular", errors, _FAILURES, count=failing))
         return made
 
-    def _about(self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]) -> Callable[..., Row]:
+    def _about(
+        self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]
+    ) -> Callable[..., Row]:
         """What the rows of one method on one test set share."""
         provenance = runs[0].provenance
         return partial(
@@ -174,21 +193,41 @@ class Experiment:
         )
 
     @staticmethod
-    def _row(about: Callable[..., Row], metric: str, normaliser: str, errors: np.ndarray, statistic: Statistic, **more: int) -> Row:
+    def _row(
+        about: Callable[..., Row],
+        metric: str,
+        normaliser: str,
+        errors: np.ndarray,
+        statistic: Statistic,
+        **more: int,
+    ) -> Row:
         interval = bootstrap_statistic(errors, statistic)
         return about(
-            metric=metric, normaliser=normaliser, value=interval.value, ci_low=interval.low, ci_high=interval.high, unit="%", **more
+            metric=metric,
+            normaliser=normaliser,
+            value=interval.value,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            unit="%",
+            **more,
         )
 
     def change_rows(
-        self, artefact: str, method: str, source: FaceSource, after: Sequence[Predictions], before: Sequence[Predictions]
+        self,
+        artefact: str,
+        method: str,
+        source: FaceSource,
+        after: Sequence[Predictions],
+        before: Sequence[Predictions],
     ) -> list[Row]:
         """How much AUC rises and mean error and failures fall from `before` to `after`, in per cent, with paired intervals.
 
         A failure rate that was zero before has no relative change and gives no row.
         """
         sides = [stacked_errors(list(runs), "inter-ocular") for runs in (after, before)]
-        about = partial(self._about(artefact, method, source, after), points=None)  # as the papers' relative numbers are listed
+        about = partial(
+            self._about(artefact, method, source, after), points=None
+        )  # as the papers' relative numbers are listed
         made = []
         for metric, sign, statistic in (
             ("mean-error reduction", -1, np.mean),
@@ -200,11 +239,20 @@ class Experiment:
             change = relative_change(*sides, statistic)
             low, high = sorted((sign * change.low, sign * change.high))
             made.append(
-                about(metric=metric, normaliser=rows.NO_NORMALISER, value=sign * change.value, ci_low=low, ci_high=high, unit="% relative")
+                about(
+                    metric=metric,
+                    normaliser=rows.NO_NORMALISER,
+                    value=sign * change.value,
+                    ci_low=low,
+                    ci_high=high,
+                    unit="% relative",
+                )
             )
         return made
 
-    def count_rows(self, artefact: str, method: str, counts: dict[str, float], unit: str = "count") -> list[Row]:
+    def count_rows(
+        self, artefact: str, method: str, counts: dict[str, float], unit: str = "count"
+    ) -> list[Row]:
         """Rows for numbers that are exact, such as sizes of layers: metric to value."""
         return [
             Row(
@@ -221,10 +269,23 @@ class Experiment:
 
     def record_figure(self, artefact: str, title: str, figure: plt.Figure, **shown: object) -> plt.Figure:
         """Put on record that the artefact's figure was made; its label is the alternative text. Returns the figure."""
-        manifest.record([manifest.Figure(artefact=artefact, title=title, alt=figure.get_label(), faces=self.faces, profile=self.profile, **shown)])
+        manifest.record(
+            [
+                manifest.Figure(
+                    artefact=artefact,
+                    title=title,
+                    alt=figure.get_label(),
+                    faces=self.faces,
+                    profile=self.profile,
+                    **shown,
+                )
+            ]
+        )
         return figure
 
-    def judge(self, claim_id: str, left: Sequence[Predictions], right: Sequence[Predictions], note: str = "") -> Verdict:
+    def judge(
+        self, claim_id: str, left: Sequence[Predictions], right: Sequence[Predictions], note: str = ""
+    ) -> Verdict:
         """Judge and record a claim about errors on the same faces; `left` and `right` hold one run per seed.
 
         A claim about several metrics is judged on all of them.

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import merge, now, paper_of, read_records
+from replicate.evidence.records import load_all, merge, now, paper_of
 from replicate.paths import results_dir
 from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
@@ -82,19 +82,4 @@ def load(paper: str | None = None, profiles: Iterable[str] = PROFILES) -> list[F
     ReplicateError
         If a file is damaged, naming it.
     """
-    paths = [
-        path
-        for profile in profiles
-        for path in sorted(results_dir(profile).glob(f"{paper or '*'}/figures.*.{profile}.json"))
-    ]
-    return [figure for path in paths for figure in _read(path)]
-
-
-def _read(path: Path) -> list[Figure]:
-    records = read_records(path)
-    try:
-        return [Figure(**record) for record in records]
-    except (TypeError, ReplicateError) as error:
-        raise ReplicateError(
-            f"{path} holds a record that is not a figure ({error}). Delete it or restore it."
-        ) from error
+    return load_all(Figure, "figure", f"{paper or '*'}/figures.*", profiles)

@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
 from replicate.errors import ReplicateError
 from replicate.files import lock, read_json, sha256, write_json
-from replicate.paths import cache
+from replicate.paths import cache, results_dir
 from replicate.vocabulary import PAPERS
 
+Record = TypeVar("Record")
 VOLATILE = ("seconds", "commit", "recorded_at")  # differ between two runs that agree
 ROUNDING = 1e-4  # relative; below the last digit that any table shows
 OTHER_ARTEFACTS = ("FACES-TRANSFER",)  # measured here, in no paper
@@ -54,6 +56,42 @@ def read_records(path: Path) -> list[dict]:
             f"{path} does not hold a list of records. Delete it or restore it from version control."
         )
     return records
+
+
+def load_all(kind: type[Record], what: str, pattern: str, profiles: Iterable[str]) -> list[Record]:
+    """The records of all result files of some profiles, as objects.
+
+    Parameters
+    ----------
+    kind : type
+        Dataclass of a record, which checks its own values.
+    what : str
+        The record in words, for messages.
+    pattern : str
+        Of the files below the results folder, without the ending ``.<profile>.json``.
+    profiles : iterable of str
+
+    Raises
+    ------
+    ReplicateError
+        If a file is damaged, naming it.
+    """
+    files = (
+        path
+        for profile in profiles
+        for path in sorted(results_dir(profile).glob(f"{pattern}.{profile}.json"))
+    )
+    return [record for path in files for record in _read_as(kind, what, path)]
+
+
+def _read_as(kind: type[Record], what: str, path: Path) -> list[Record]:
+    records = read_records(path)
+    try:
+        return [kind(**record) for record in records]
+    except (TypeError, ReplicateError) as error:
+        raise ReplicateError(
+            f"{path} holds a record that is not a {what} ({error}). Delete it or restore it from version control."
+        ) from error
 
 
 def merge(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from replicate.errors import ReplicateError
-from replicate.evidence.records import merge, now, paper_of, read_records
+from replicate.evidence.records import load_all, merge, now, paper_of
 from replicate.metrics import NORMALISERS
 from replicate.paths import results_dir
 from replicate.provenance import commit
@@ -120,7 +120,9 @@ class Row:
                 f"{name}: got {given!r} for {self.artefact}, {self.method}; expected a finite number"
             )
         exact = number.is_integer()  # a count keeps all of its digits
-        object.__setattr__(self, name, round(number, 1) if name == "seconds" else number if exact else float(f"{number:.6g}"))
+        object.__setattr__(
+            self, name, round(number, 1) if name == "seconds" else number if exact else float(f"{number:.6g}")
+        )
 
     def _as_count(self, name: str) -> None:
         given = getattr(self, name)
@@ -195,13 +197,9 @@ def load(paper: str | None = None, faces: str | None = None, profile: str | None
     ReplicateError
         If a file is damaged, naming it.
     """
-    profiles = [profile] if profile else list(PROFILES)
-    found = [
-        (path, one)
-        for one in profiles
-        for path in sorted(results_dir(one).glob(f"{paper or '*'}/*-*.{faces or '*'}.{one}.json"))
-    ]
-    return [row for path, _ in found for row in _read(path)]
+    return load_all(
+        Row, "result row", f"{paper or '*'}/*-*.{faces or '*'}", [profile] if profile else PROFILES
+    )
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -216,13 +214,3 @@ def as_json() -> list[dict]:
 
 def _key(record: dict) -> tuple:
     return tuple(record[name] for name in KEY)
-
-
-def _read(path: Path) -> list[Row]:
-    records = read_records(path)
-    try:
-        return [Row(**record) for record in records]
-    except (TypeError, ReplicateError) as error:
-        raise ReplicateError(
-            f"{path} holds a record that is not a result row ({error}). Delete it or restore it from version control."
-        ) from error

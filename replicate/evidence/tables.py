@@ -76,7 +76,14 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
 
 
 def caption_of(
-    *, faces: str, profile: str, images: dict[str, int], seeds: int, box_rule: str = "", notes: Sequence[str] = (), title: str = ""
+    *,
+    faces: str,
+    profile: str,
+    images: dict[str, int],
+    seeds: int,
+    box_rule: str = "",
+    notes: Sequence[str] = (),
+    title: str = "",
 ) -> str:
     """Caption of a table or figure that has no rows; `images` counts the images of each subset."""
     counts = ", ".join(f"{count:,} {subset}".strip() for subset, count in images.items())

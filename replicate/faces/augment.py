@@ -90,7 +90,9 @@ class Canvases:
 
     def to(self, device: torch.device) -> "Canvases":
         """The same canvases on another device."""
-        return Canvases(self.pixels.to(device), self.to_frame.to(device), self.from_image.to(device), self.frame)
+        return Canvases(
+            self.pixels.to(device), self.to_frame.to(device), self.from_image.to(device), self.frame
+        )
 
     def crops(self, index: Tensor, perturbation: Tensor | None = None) -> Tensor:
         """Crops (n, 1, size, size) float32 in [0, 1] of the faces `index`, moved by `perturbation` (n, 2, 3) within the frame."""
@@ -136,7 +138,14 @@ class Samples:
     """
 
     def __init__(
-        self, faces: FaceSet, mean: Tensor, frame: Frame, perturbation: Perturbation, batch: int, seed: int, device: torch.device | str = "cpu"
+        self,
+        faces: FaceSet,
+        mean: Tensor,
+        frame: Frame,
+        perturbation: Perturbation,
+        batch: int,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         true = torch.as_tensor(faces.points, dtype=torch.float32)
         self.canvases = cut_canvases(faces.images, tight_box(true).numpy(), mean, frame).to(device)
@@ -173,7 +182,9 @@ def _generator(*numbers: int) -> torch.Generator:
 def mirror_batch(crops: Tensor, points: Tensor, which: Tensor, markup_name: str) -> tuple[Tensor, Tensor]:
     """Mirror the faces `which` (n,) bool: crops (n, C, H, W) and points (n, L, 2), with left and right landmarks exchanged."""
     permutation = torch.tensor(markup(markup_name).mirror, device=points.device)
-    flipped = points[:, permutation] * points.new_tensor([-1, 1]) + points.new_tensor([crops.shape[-1] - 1, 0])
+    flipped = points[:, permutation] * points.new_tensor([-1, 1]) + points.new_tensor(
+        [crops.shape[-1] - 1, 0]
+    )
     where = which[:, None, None]
     return torch.where(where[..., None], crops.flip(-1), crops), torch.where(where, flipped, points)
 
@@ -182,10 +193,16 @@ def _resample(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray
     """One canvas (side, side); reductions average the pixels that fall together."""
     scale = np.sqrt(np.linalg.det(transform[:, :2]))
     if scale < 1:
-        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]  # whole pixels: the ratio is known exactly
+        size = [
+            max(1, round(side * scale)) for side in image.shape[1::-1]
+        ]  # whole pixels: the ratio is known exactly
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         ratio = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]])
         # resize keeps the outer edges of the image: (x + 1/2) * ratio - 1/2
-        shrink_inverse = np.array([[1 / ratio[0], 0, 0.5 / ratio[0] - 0.5], [0, 1 / ratio[1], 0.5 / ratio[1] - 0.5], [0, 0, 1]])
+        shrink_inverse = np.array(
+            [[1 / ratio[0], 0, 0.5 / ratio[0] - 0.5], [0, 1 / ratio[1], 0.5 / ratio[1] - 0.5], [0, 0, 1]]
+        )
         image, transform = small, transform @ shrink_inverse
-    return cv2.warpAffine(image, transform, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        image, transform, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )

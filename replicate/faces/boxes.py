@@ -29,7 +29,9 @@ def simulated_detector_boxes(points: np.ndarray, names: tuple[str, ...]) -> np.n
     """
     error = np.stack([_normal_from_name(name) for name in names])
     boxes = tight_box(torch.as_tensor(np.asarray(points, np.float64)))
-    boxes = perturb_boxes(boxes, torch.as_tensor(error[:, :2] * SHIFT_SD), torch.as_tensor(error[:, 2] * LOG_SCALE_SD))
+    boxes = perturb_boxes(
+        boxes, torch.as_tensor(error[:, :2] * SHIFT_SD), torch.as_tensor(error[:, 2] * LOG_SCALE_SD)
+    )
     return boxes.numpy().astype(np.float32)
 
 

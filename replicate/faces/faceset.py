@@ -56,21 +56,31 @@ class FaceSet:
     def __post_init__(self) -> None:
         count = len(self.names)
         if count == 0:
-            raise ReplicateError(f"{self.faces} {self.protocol}/{self.split}: no faces; a face set needs at least one")
+            raise ReplicateError(
+                f"{self.faces} {self.protocol}/{self.split}: no faces; a face set needs at least one"
+            )
         if len(self.images) != count or len(set(self.names)) != count:
-            raise ReplicateError(f"FaceSet: {len(self.images)} images and {len(set(self.names))} different names for {count} faces")
+            raise ReplicateError(
+                f"FaceSet: {len(self.images)} images and {len(set(self.names))} different names for {count} faces"
+            )
         self._check_shapes(count)
         self._check_boxes()
 
     def _check_shapes(self, count: int) -> None:
         landmarks = self.points.shape[1] if self.points.ndim == 3 else "L"
-        checks = [("points", self.points, (count, landmarks, 2)), ("visible", self.visible, (count, landmarks)), ("boxes", self.boxes, (count, 4))]
+        checks = [
+            ("points", self.points, (count, landmarks, 2)),
+            ("visible", self.visible, (count, landmarks)),
+            ("boxes", self.boxes, (count, 4)),
+        ]
         checks += [(f"attributes[{key!r}]", values, (count,)) for key, values in self.attributes.items()]
         if self.identity is not None:
             checks.append(("identity", self.identity, (count,)))
         for name, array, expected in checks:
             if array.shape != expected:
-                raise ReplicateError(f"FaceSet.{name}: got shape {array.shape}, expected {expected} for {count} names")
+                raise ReplicateError(
+                    f"FaceSet.{name}: got shape {array.shape}, expected {expected} for {count} names"
+                )
 
     def _check_boxes(self) -> None:
         sound = np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
@@ -121,5 +131,7 @@ def concatenate(parts: Sequence[FaceSet], split: str) -> FaceSet:
         names=tuple(name for part in parts for name in part.names),
         split=split,
         attributes={key: np.concatenate([part.attributes[key] for part in parts]) for key in sorted(shared)},
-        identity=None if any(p.identity is None for p in parts) else np.concatenate([p.identity for p in parts]),
+        identity=None
+        if any(p.identity is None for p in parts)
+        else np.concatenate([p.identity for p in parts]),
     )

@@ -10,7 +10,10 @@ import numpy as np
 from replicate.errors import ReplicateError
 
 LARGEST_SIDE = 20_000  # pixels; beyond it a header is damaged or hostile
-_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}  # first bytes -> marker that a whole file holds at its end
+_ENDINGS = {
+    b"\xff\xd8": b"\xff\xd9",
+    b"\x89PNG": b"IEND",
+}  # first bytes -> marker that a whole file holds at its end
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -32,12 +35,18 @@ def read_image(path: Path) -> np.ndarray:
         raise ReplicateError(f"image {path}: cannot be read ({error})") from error
     for start, end in _ENDINGS.items():
         if data.startswith(start) and end not in data[-64:]:  # decoders would fill the lost part with grey
-            raise ReplicateError(f"image {path}: truncated ({len(data)} bytes, end marker absent); restore the file from its source")
+            raise ReplicateError(
+                f"image {path}: truncated ({len(data)} bytes, end marker absent); restore the file from its source"
+            )
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None or 0 in image.shape:
-        raise ReplicateError(f"image {path}: not a readable image ({len(data)} bytes); expected JPEG, PNG or another OpenCV format")
+        raise ReplicateError(
+            f"image {path}: not a readable image ({len(data)} bytes); expected JPEG, PNG or another OpenCV format"
+        )
     if max(image.shape[:2]) > LARGEST_SIDE:
-        raise ReplicateError(f"image {path}: {image.shape[1]}x{image.shape[0]} pixels, expected at most {LARGEST_SIDE} a side")
+        raise ReplicateError(
+            f"image {path}: {image.shape[1]}x{image.shape[0]} pixels, expected at most {LARGEST_SIDE} a side"
+        )
     return _to_rgb_or_grey(_to_8_bit(image, path))
 
 
@@ -59,7 +68,9 @@ def _to_8_bit(image: np.ndarray, path: Path) -> np.ndarray:
         return image
     if image.dtype == np.uint16:
         return (image // 257).astype(np.uint8)  # 65535 -> 255
-    raise ReplicateError(f"image {path}: pixels of type {image.dtype}, expected 8 or 16 bits; convert it first")
+    raise ReplicateError(
+        f"image {path}: pixels of type {image.dtype}, expected 8 or 16 bits; convert it first"
+    )
 
 
 def _to_rgb_or_grey(image: np.ndarray) -> np.ndarray:

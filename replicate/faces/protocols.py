@@ -75,14 +75,18 @@ class FaceSource:
     def available(self) -> bool:
         """Whether this machine has, or can make, these faces."""
         folder = paths.data_dir() / w300.FOLDER
-        return self.faces == "synthetic" or all(w300.scan(folder, name).pairs for name in w300.SPLITS[self.split])
+        return self.faces == "synthetic" or all(
+            w300.scan(folder, name).pairs for name in w300.SPLITS[self.split]
+        )
 
     @cached_property
     def fingerprint(self) -> str:
         """What determines the faces: the recipe of synthetic ones, the content of real ones."""
         if self.faces == "real":
             return self.load().sha256
-        recipe = f"{synthetic.GENERATOR_VERSION} {DATA_SEED} {self.protocol} {self.split} {self.count} {BOX_RULE}"
+        recipe = (
+            f"{synthetic.GENERATOR_VERSION} {DATA_SEED} {self.protocol} {self.split} {self.count} {BOX_RULE}"
+        )
         return sha256(recipe)
 
     def load(self) -> FaceSet:
@@ -141,15 +145,21 @@ def _make(folder: Path, source: FaceSource) -> None:
     with lock(folder.with_suffix(".lock")):
         if folder.exists():  # another process made it while this one waited
             return
-        for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed; nobody else holds the lock
+        for left in folder.parent.glob(
+            f".{folder.name}.*"
+        ):  # by a process that was killed; nobody else holds the lock
             shutil.rmtree(left, ignore_errors=True)
         batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split)
         try:
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+            with tempfile.TemporaryDirectory(
+                prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
+            ) as temporary:
                 made = Path(temporary) / "faces"
                 made.mkdir()
                 np.save(made / "images.npy", batch.images)
                 np.savez(made / "labels.npz", points=batch.points, visible=batch.visible, **batch.attributes)
                 made.rename(folder)
         except OSError as error:
-            raise ReplicateError(f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk.") from error
+            raise ReplicateError(
+                f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk."
+            ) from error

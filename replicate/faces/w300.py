@@ -65,7 +65,9 @@ def scan(folder: Path, name: str) -> Part:
     for path in sorted((folder / name).glob("*")):
         if path.suffix.lower() in IMAGE_ENDINGS:
             if path.stem in images:
-                raise ReplicateError(f"{path}: {images[path.stem].name} has the same stem; keep the image that the points belong to")
+                raise ReplicateError(
+                    f"{path}: {images[path.stem].name} has the same stem; keep the image that the points belong to"
+                )
             images[path.stem] = path
         elif path.suffix.lower() == ".pts":
             annotations[path.stem] = path
@@ -136,7 +138,9 @@ def read_pts(path: Path) -> np.ndarray:
     closed = [number for number, line in enumerate(lines) if line.strip() == "}"]
     if len(opened) != 1 or len(closed) != 1 or closed[0] < opened[0]:
         raise ReplicateError(f"{path}: expected the points between one line '{{' and one line '}}'")
-    rows = [(n + 1, line.split()) for n, line in enumerate(lines) if opened[0] < n < closed[0] and line.strip()]
+    rows = [
+        (n + 1, line.split()) for n, line in enumerate(lines) if opened[0] < n < closed[0] and line.strip()
+    ]
     points = [_parse_point(path, number, fields) for number, fields in rows]
     if len(points) != POINTS:
         raise ReplicateError(f"{path}: {len(points)} points, expected {POINTS}")
@@ -147,7 +151,9 @@ def _parse_point(path: Path, number: int, fields: list[str]) -> tuple[float, flo
     try:
         x, y = (float(field) for field in fields)
     except ValueError:
-        raise ReplicateError(f"{path}, line {number}: got {' '.join(fields)!r}, expected two numbers x y") from None
+        raise ReplicateError(
+            f"{path}, line {number}: got {' '.join(fields)!r}, expected two numbers x y"
+        ) from None
     if not np.isfinite([x, y]).all():
         raise ReplicateError(f"{path}, line {number}: got {' '.join(fields)!r}, expected finite numbers")
     return x, y

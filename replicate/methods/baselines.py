@@ -216,7 +216,9 @@ def key(model: MeanShape | SDM, source: FaceSource, profile: str, seed: int) -> 
     return ModelKey(type(model).__name__.lower(), config, source.fingerprint, profile, seed, VERSION)
 
 
-def obtain(model: MeanShape | SDM, source: FaceSource, profile: str, seed: int, *, fresh: bool = False) -> tuple[MeanShape | SDM, StoredModel]:
+def obtain(
+    model: MeanShape | SDM, source: FaceSource, profile: str, seed: int, *, fresh: bool = False
+) -> tuple[MeanShape | SDM, StoredModel]:
     """A fitted baseline from the model store, fitted now if it is absent.
 
     Parameters
@@ -229,9 +231,15 @@ def obtain(model: MeanShape | SDM, source: FaceSource, profile: str, seed: int, 
 
     def fit(checkpoint: Path) -> tuple[dict[str, Tensor], FitReport, str]:
         faces, started = source.load(), time.perf_counter()
-        fitted = type(model)(model.config).fit(faces, seed) if isinstance(model, SDM) else MeanShape().fit(faces)
+        fitted = (
+            type(model)(model.config).fit(faces, seed) if isinstance(model, SDM) else MeanShape().fit(faces)
+        )
         report = FitReport(seconds=time.perf_counter() - started, stopped="closed form")
-        return {name: torch.from_numpy(array) for name, array in fitted.arrays().items()}, report, describe_device("cpu")
+        return (
+            {name: torch.from_numpy(array) for name, array in fitted.arrays().items()},
+            report,
+            describe_device("cpu"),
+        )
 
     stored = store.get(key(model, source, profile, seed), fit, fresh=fresh)
     arrays = {name: tensor.numpy() for name, tensor in stored.tensors.items()}

@@ -47,12 +47,18 @@ class DANConfig:
     batch: int = 64  # §4
     step_size: float = 1e-3  # §4 "initial step size"
     decay: bool = False  # official code never changes it
-    samples: tuple[int, ...] = (1_000_000, 1_000_000, 1_000_000)  # most samples of each stage; early stopping ends sooner
+    samples: tuple[int, ...] = (
+        1_000_000,
+        1_000_000,
+        1_000_000,
+    )  # most samples of each stage; early stopping ends sooner
     validation_faces: int = 100  # §4
     validate_every: int = 40  # official code
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
     patience: int = 40  # our choice: 40 validations without a new best; §3.5 "until it stops improving"
-    narrow: "DANConfig | None" = None  # our choice: train this narrower network first and widen it, see `widen`
+    narrow: "DANConfig | None" = (
+        None  # our choice: train this narrower network first and widen it, see `widen`
+    )
 
     @property
     def frame(self) -> Frame:
@@ -69,7 +75,14 @@ class DANConfig:
 
     def schedule(self, stage: int) -> Schedule:
         """Schedule of stage 1, 2, ..."""
-        return Schedule(self.batch, self.step_size, self.samples[stage - 1], self.decay, self.validate_every, self.patience)
+        return Schedule(
+            self.batch,
+            self.step_size,
+            self.samples[stage - 1],
+            self.decay,
+            self.validate_every,
+            self.patience,
+        )
 
 
 # The `cpu` profile keeps the method and shrinks the work: fewer samples in smaller batches with a step that decays, and milder
@@ -77,8 +90,18 @@ class DANConfig:
 # would see too few samples in that time, so most of them are seen at half width, at a quarter of the cost.
 _SHORT = dict(translation=0.08, rotation=20.0, scale=0.12, batch=32, decay=True, patience=1000)
 CONFIGS = {
-    ("smoke", "synthetic"): DANConfig(width=4, hidden=32, samples=(384, 384, 384), validation_faces=8, validate_every=6, sanity_gate=False, **_SHORT),
-    ("cpu", "synthetic"): DANConfig(width=16, hidden=128, samples=(20_000, 14_000, 14_000), validate_every=100, **_SHORT),
+    ("smoke", "synthetic"): DANConfig(
+        width=4,
+        hidden=32,
+        samples=(384, 384, 384),
+        validation_faces=8,
+        validate_every=6,
+        sanity_gate=False,
+        **_SHORT,
+    ),
+    ("cpu", "synthetic"): DANConfig(
+        width=16, hidden=128, samples=(20_000, 14_000, 14_000), validate_every=100, **_SHORT
+    ),
     ("cpu", "real"): DANConfig(
         samples=(5_000, 4_000),  # two stages: a third would not fit the budget
         validate_every=50,
@@ -107,11 +130,15 @@ class Stage(nn.Module):
         self.convolutions = nn.Sequential(*layers)  # (N, c, 112, 112) -> (N, 8w, 7, 7)
         self.dropout = nn.Dropout(config.dropout)
         flat = 8 * w * (config.input_size // 16) ** 2
-        self.fc1 = nn.Sequential(nn.Linear(flat, config.hidden, bias=False), nn.BatchNorm1d(config.hidden), nn.ReLU())
+        self.fc1 = nn.Sequential(
+            nn.Linear(flat, config.hidden, bias=False), nn.BatchNorm1d(config.hidden), nn.ReLU()
+        )
         self.fc2 = nn.Linear(config.hidden, 2 * points)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, gain=1.0 if layer is self.fc2 else nn.init.calculate_gain("relu"))
+                nn.init.xavier_uniform_(
+                    layer.weight, gain=1.0 if layer is self.fc2 else nn.init.calculate_gain("relu")
+                )
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,9 +173,13 @@ def landmark_heatmap(shape: Tensor, size: int, radius: float) -> Tensor:
         (N, 1, size, size).
     """
     axis = torch.arange(size, dtype=shape.dtype, device=shape.device)
-    squared = (axis - shape[..., None]).square()  # (N, L, 2, size): the square of a distance is a sum over x and y
+    squared = (
+        axis - shape[..., None]
+    ).square()  # (N, L, 2, size): the square of a distance is a sum over x and y
     nearest = torch.full((len(shape), size, size), torch.inf, dtype=shape.dtype, device=shape.device)
-    for landmark in squared.unbind(1):  # one landmark of all faces at a time: 17 times less memory than all at once
+    for landmark in squared.unbind(
+        1
+    ):  # one landmark of all faces at a time: 17 times less memory than all at once
         nearest = torch.minimum(nearest, landmark[:, 1, :, None] + landmark[:, 0, None, :])
     distance = (nearest + 1e-12).sqrt()  # keeps the gradient finite on a landmark
     return torch.where(nearest <= radius**2, 1 / (1 + distance), 0)[:, None]
@@ -165,7 +196,9 @@ class Connection(nn.Module):
         nn.init.zeros_(self.feature.bias)
         self.norm = nn.BatchNorm2d(3)  # official code
 
-    def forward(self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Input of the next stage.
 
         Parameters
@@ -187,20 +220,29 @@ class Connection(nn.Module):
         image_in_pose, heatmap, feature, transform = self.parts(image, shape, hidden, canonical)
         return self.norm(torch.cat([image_in_pose, heatmap, feature], 1)), transform
 
-    def parts(self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def parts(
+        self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """T_{t+1}(I), H_{t+1}, F_{t+1} (each (N, 1, 112, 112)) and T_{t+1} (N, 2, 3): the columns of Fig. 3."""
         with torch.autocast(image.device.type, enabled=False):  # geometry needs full precision
             transform = fit_similarity(shape, canonical.expand_as(shape))
             image_in_pose = warp(image, transform, (self.size, self.size))
             heatmap = landmark_heatmap(apply_transform(transform, shape), self.size, self.radius)
         feature = functional.relu(self.feature(hidden)).unflatten(1, (1, self.side, self.side))
-        return image_in_pose, heatmap, functional.interpolate(feature.float(), size=self.size, mode="nearest"), transform
+        return (
+            image_in_pose,
+            heatmap,
+            functional.interpolate(feature.float(), size=self.size, mode="nearest"),
+            transform,
+        )
 
 
 class DAN(nn.Module):
     """Any number of stages; `forward` returns the shape after each."""
 
-    def __init__(self, config: DANConfig, stages: int, canonical: Tensor, pixel_mean: Tensor, pixel_std: Tensor) -> None:
+    def __init__(
+        self, config: DANConfig, stages: int, canonical: Tensor, pixel_mean: Tensor, pixel_std: Tensor
+    ) -> None:
         """`canonical` (L, 2) is S_0; `pixel_mean` and `pixel_std` (112, 112) standardise the input, as in the official code."""
         super().__init__()
         self.config = config
@@ -250,12 +292,21 @@ def keys(config: DANConfig, stages: int, source: FaceSource, profile: str, seed:
         if config.narrow:
             described["narrow"] = keys(config.narrow, stage, source, profile, seed)[-1].hash
         parent = found[-1].hash if found else ""
-        found.append(ModelKey(f"dan-stage{stage}", described, source.fingerprint, profile, seed, VERSION, parent))
+        found.append(
+            ModelKey(f"dan-stage{stage}", described, source.fingerprint, profile, seed, VERSION, parent)
+        )
     return found
 
 
 def obtain(
-    config: DANConfig, stages: int, source: FaceSource, profile: str, seed: int, *, device: str = "auto", fresh: bool = False
+    config: DANConfig,
+    stages: int,
+    source: FaceSource,
+    profile: str,
+    seed: int,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
 ) -> tuple[DAN, list[StoredModel]]:
     """A trained DAN from the model store; stages that are absent are trained one after the other (§3.5).
 
@@ -283,7 +334,9 @@ def obtain(
                 return _train_stage(config, stage, models, None, source.load(), seed, checkpoint, device)
             narrow = obtain(config.narrow, stage, source, profile, seed, device=device)[1][-1]
             initial = widen(narrow.tensors, config.narrow, config, seed * 10 + stage)
-            tensors, report, trained_on = _train_stage(config, stage, models, initial, source.load(), seed, checkpoint, device)
+            tensors, report, trained_on = _train_stage(
+                config, stage, models, initial, source.load(), seed, checkpoint, device
+            )
             report.seconds += narrow.report.seconds
             return tensors, report, trained_on
 
@@ -318,7 +371,9 @@ def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig, seed: 
     """
     copies, rest = divmod(wide.width, narrow.width)
     if rest:
-        raise ReplicateError(f"width: {wide.width} is not a multiple of {narrow.width}, from which the network is to be widened")
+        raise ReplicateError(
+            f"width: {wide.width} is not a multiple of {narrow.width}, from which the network is to be widened"
+        )
     generator = torch.Generator().manual_seed(seed)
     wider = {}
     for name, value in tensors.items():
@@ -331,7 +386,11 @@ def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig, seed: 
         elif name.endswith("fc1.0.weight"):
             value = value.repeat(1, copies) / copies
         grew = value.shape != tensors[name].shape
-        noise = 0.05 * value.std() * torch.randn(value.shape, generator=generator) if grew and value.ndim > 1 else 0
+        noise = (
+            0.05 * value.std() * torch.randn(value.shape, generator=generator)
+            if grew and value.ndim > 1
+            else 0
+        )
         wider[name] = value + noise
     return wider
 
@@ -350,10 +409,16 @@ def _train_stage(
     where = choose_device(device)
     torch.manual_seed(seed * 1_000 + stage)
     held_out = np.zeros(len(faces), bool)
-    held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = True  # §4: 100 random faces
+    held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = (
+        True  # §4: 100 random faces
+    )
     mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
-    stream = 20 * seed + 2 * stage + bool(initial)  # a widened network sees other samples than the narrow one did
-    samples = Samples(faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where)
+    stream = (
+        20 * seed + 2 * stage + bool(initial)
+    )  # a widened network sees other samples than the narrow one did
+    samples = Samples(
+        faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where
+    )
     if models:
         network = assemble(config, models, stage)
     else:
@@ -381,7 +446,17 @@ def _train_stage(
     gate = 100 * normalised_distance(start, true, faces.markup).mean().item() if config.sanity_gate else None
     label = f"DAN stage {stage}, {faces.faces} {faces.protocol}, seed {seed}"
     schedule = config.schedule(stage)
-    report = training.fit(network, samples, loss, validate, schedule, seed=seed, checkpoint=checkpoint, label=label, must_beat=gate)
+    report = training.fit(
+        network,
+        samples,
+        loss,
+        validate,
+        schedule,
+        seed=seed,
+        checkpoint=checkpoint,
+        label=label,
+        must_beat=gate,
+    )
     tensors = {name: value for name, value in network.state_dict().items() if name.startswith(own)}
     return tensors, report, describe_device(where)
 
@@ -389,7 +464,9 @@ def _train_stage(
 def _pixel_statistics(samples: Samples, steps: int = 32) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each pixel over augmented crops: two (112, 112)."""
     crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0].cpu()
-    return crops.mean(0), crops.std(0).clamp_min(0.01)  # a pixel that never changes must not be divided by zero
+    return crops.mean(0), crops.std(0).clamp_min(
+        0.01
+    )  # a pixel that never changes must not be divided by zero
 
 
 # Inference ----------------------------------------------------------------------------------------------------------------------
@@ -401,7 +478,9 @@ def for_inference(network: DAN) -> DAN:
     for stage in network.stages:
         stage.convolutions, stage.fc1 = _fold(stage.convolutions), _fold(stage.fc1)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and not any(module is stage.fc2 for stage in network.stages):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not any(
+            module is stage.fc2 for stage in network.stages
+        ):
             module.to(torch.bfloat16)
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
 

@@ -108,7 +108,11 @@ def paired_bootstrap(
 
 
 def relative_change(
-    after: np.ndarray, before: np.ndarray, statistic: Statistic = np.mean, resamples: int = 2000, seed: int = 0
+    after: np.ndarray,
+    before: np.ndarray,
+    statistic: Statistic = np.mean,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Change from `before` to `after` in per cent of `before`, with its interval; images and seeds are resampled together.
 
@@ -127,11 +131,15 @@ def relative_change(
     after, before = _by_seed(after), _by_seed(before)
     base = _value(before, statistic)
     if base == 0:
-        raise ReplicateError("before: the statistic is zero; a relative change needs something to be relative to")
+        raise ReplicateError(
+            "before: the statistic is zero; a relative change needs something to be relative to"
+        )
     sides = _resampled([after, before], statistic, resamples, seed)
     sides = sides[:, sides[1] != 0]
     changes = 100 * (sides[0] - sides[1]) / sides[1]
-    return Interval(100 * (_value(after, statistic) - base) / base, *np.percentile(changes, (2.5, 97.5)).tolist())
+    return Interval(
+        100 * (_value(after, statistic) - base) / base, *np.percentile(changes, (2.5, 97.5)).tolist()
+    )
 
 
 def is_equivalent(comparison: Comparison, margin: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, manifest, predictions, rows
-from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment, Trained
 from replicate.faces import protocols
 from replicate.faces.boxes import simulated_detector_boxes
 from replicate.faces.faceset import FaceSet, concatenate
@@ -29,7 +29,18 @@ def make_faces(split, kind="synthetic"):
     names = tuple(f"{split}/{number}" for number in range(count))
     images = np.full((count, 4, 4), COUNTS[split], np.uint8)
     boxes = simulated_detector_boxes(points, names)
-    return FaceSet(images, points, np.ones((count, 68), bool), boxes, names, "ibug68", "300w", split, kind, "boxes of the test")
+    return FaceSet(
+        images,
+        points,
+        np.ones((count, 68), bool),
+        boxes,
+        names,
+        "ibug68",
+        "300w",
+        split,
+        kind,
+        "boxes of the test",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +64,15 @@ class Predictor:
 
     def obtain(self):
         self.trained += 1
-        return self.predict, SECONDS
+        return Trained(self.predict, SECONDS, protocols.FaceSource("300w", "train", "synthetic", "cpu"))
 
     def predict(self, faces):
         self.asked.append(faces.split)
         rng = np.random.default_rng(len(faces))
-        return [faces.points + rng.normal(0, size, faces.points.shape) * rng.gamma(1, 1, (len(faces), 1, 1)) for size in self.noise]
+        return [
+            faces.points + rng.normal(0, size, faces.points.shape) * rng.gamma(1, 1, (len(faces), 1, 1))
+            for size in self.noise
+        ]
 
 
 def experiment(**changes):
@@ -93,9 +107,14 @@ def test_errors_are_those_of_each_model_by_every_normaliser():
     for run, shapes in zip(runs, predictor.predict(true), strict=True):
         assert set(run.errors) == {"inter-ocular", "inter-pupil", "diagonal"}
         for normaliser, errors in run.errors.items():
-            np.testing.assert_allclose(errors, nme(shapes, true.points, normaliser=normaliser, markup="ibug68"))
+            np.testing.assert_allclose(
+                errors, nme(shapes, true.points, normaliser=normaliser, markup="ibug68")
+            )
     assert runs[0].provenance["training_seconds"] == 10 and runs[1].provenance["training_seconds"] == 25
-    assert runs[0].provenance["faces_sha256"] == true.sha256 and runs[0].provenance["box_rule"] == "boxes of the test"
+    assert (
+        runs[0].provenance["faces_sha256"] == true.sha256
+        and runs[0].provenance["box_rule"] == "boxes of the test"
+    )
 
 
 @pytest.mark.parametrize("change", ["model", "faces"])
@@ -104,7 +123,9 @@ def test_other_models_and_other_faces_are_predicted_anew(change, monkeypatch):
     test_split(experiment(), "private", predictor)
     if change == "faces":
         monkeypatch.setattr(protocols, "DATA_SEED", 301)
-    test_split(experiment(), "private", predictor, models=("one-stage", "another") if change == "model" else MODELS)
+    test_split(
+        experiment(), "private", predictor, models=("one-stage", "another") if change == "model" else MODELS
+    )
     assert predictor.trained == 2
 
 
@@ -115,17 +136,28 @@ def test_fresh_trains_and_predicts_again_but_once():
     assert predictor.trained == 1 and predictor.asked == ["common", "challenging"]
     assert after["full"][0].errors["diagonal"].mean() < 0.7 * before[0].errors["diagonal"].mean()
     stored_now = test_split(experiment(), "full", predictor)
-    np.testing.assert_allclose(stored_now[1].errors["diagonal"], after["full"][1].errors["diagonal"], rtol=1e-6)
+    np.testing.assert_allclose(
+        stored_now[1].errors["diagonal"], after["full"][1].errors["diagonal"], rtol=1e-6
+    )
 
 
 def test_a_union_joins_its_parts_in_order_and_stores_them_apart():
     run = experiment()
     full, common, challenging = (test_split(run, split)[1] for split in ("full", "common", "challenging"))
-    assert full.names == common.names + challenging.names == concatenate([make_faces("common"), make_faces("challenging")], "full").names
+    assert (
+        full.names
+        == common.names + challenging.names
+        == concatenate([make_faces("common"), make_faces("challenging")], "full").names
+    )
     for normaliser, errors in full.errors.items():
-        np.testing.assert_allclose(errors, np.concatenate([common.errors[normaliser], challenging.errors[normaliser]]))
+        np.testing.assert_allclose(
+            errors, np.concatenate([common.errors[normaliser], challenging.errors[normaliser]])
+        )
     np.testing.assert_allclose(full.points, np.concatenate([common.points, challenging.points]), atol=0.01)
-    assert full.provenance["faces_sha256"].split() == [make_faces("common").sha256, make_faces("challenging").sha256]
+    assert full.provenance["faces_sha256"].split() == [
+        make_faces("common").sha256,
+        make_faces("challenging").sha256,
+    ]
     assert {path.name.split(".")[1].split("-")[1] for path in stored(run)} == {"common", "challenging"}
 
 
@@ -171,7 +203,10 @@ def rows_by_metric(made):
 
 def test_rows_have_the_numbers_of_the_errors():
     run = experiment()
-    seeds = [test_split(run, "private", Predictor(size, 1.0), models=(f"seed-{size}", "x"))[0] for size in (3.0, 4.0)]
+    seeds = [
+        test_split(run, "private", Predictor(size, 1.0), models=(f"seed-{size}", "x"))[0]
+        for size in (3.0, 4.0)
+    ]
     found = rows_by_metric(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), seeds))
     ocular = np.stack([one.errors["inter-ocular"] for one in seeds])
     for normaliser in ("inter-ocular", "inter-pupil", "diagonal"):
@@ -185,16 +220,26 @@ def test_rows_have_the_numbers_of_the_errors():
     assert len(found) == 5
     for row in found.values():
         assert row.ci_low < row.value < row.ci_high and row.unit == "%"
-        assert (row.artefact, row.method, row.protocol, row.subset) == ("DAN-T5", "DAN, 1 stage", "300w", "private")
+        assert (row.artefact, row.method, row.protocol, row.subset) == (
+            "DAN-T5",
+            "DAN, 1 stage",
+            "300w",
+            "private",
+        )
         assert (row.images, row.seeds, row.points, row.faces, row.profile) == (30, 2, 68, "synthetic", "cpu")
         assert row.seconds == 20 and row.model == "seed-3.0 seed-4.0" and row.box_rule == "boxes of the test"
-        assert row.faces_sha256 == make_faces("private").sha256
+        assert row.faces_sha256 == make_faces("private").sha256 and row.note == "trained on 3,148 faces"
 
 
 def test_changes_are_relative_to_the_model_before():
     run = experiment()
     before, after = test_split(run, "private")
-    made = {row.metric: row for row in run.change_rows("DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before])}
+    made = {
+        row.metric: row
+        for row in run.change_rows(
+            "DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before]
+        )
+    }
     a, b = after.errors["inter-ocular"], before.errors["inter-ocular"]
     expected = {
         "mean-error reduction": 100 * (b.mean() - a.mean()) / b.mean(),
@@ -203,18 +248,25 @@ def test_changes_are_relative_to_the_model_before():
     }
     assert {name: row.value for name, row in made.items()} == pytest.approx(expected, rel=1e-4)
     assert all(value > 0 for value in expected.values())  # the second model is the better one
-    assert all(row.ci_low <= row.value <= row.ci_high and row.unit == "% relative" for row in made.values())
+    assert all(
+        row.ci_low <= row.value <= row.ci_high and row.unit == "% relative" and row.points is None
+        for row in made.values()
+    )
 
 
 def test_no_failures_before_have_no_relative_change():
     run = experiment()
     before, after = test_split(run, "private", Predictor(0.2, 0.1))
-    made = run.change_rows("DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before])
+    made = run.change_rows(
+        "DAN-S5", "DAN, 2 stages against 1", run.source("300w", "private"), [after], [before]
+    )
     assert [row.metric for row in made] == ["mean-error reduction", "AUC increase"]
 
 
 def test_exact_numbers_have_no_interval():
-    made = experiment().count_rows("DAN-T1", "DAN, one stage", {"parameters, fc1": 6_422_528, "parameters, fc2": 34_952})
+    made = experiment().count_rows(
+        "DAN-T1", "DAN, one stage", {"parameters, fc1": 6_422_528, "parameters, fc2": 34_952}
+    )
     assert [(row.metric, row.value, row.ci_low, row.images, row.unit) for row in made] == [
         ("parameters, fc1", 6_422_528, None, None, "count"),
         ("parameters, fc2", 34_952, None, None, "count"),
@@ -257,10 +309,19 @@ def test_sides_on_different_faces_are_not_compared():
 def test_a_figure_is_put_on_record_with_its_alternative_text():
     figure = plt.figure()
     figure.set_label("a rising line")
-    assert experiment().record_figure("DAN-T5", "cumulative error", figure, subset="private", images=30, seeds=1) is figure
+    assert (
+        experiment().record_figure("DAN-T5", "cumulative error", figure, subset="private", images=30, seeds=1)
+        is figure
+    )
     plt.close(figure)
     (shown,) = manifest.load("dan", ["cpu"])
-    assert (shown.artefact, shown.alt, shown.subset, shown.images, shown.faces) == ("DAN-T5", "a rising line", "private", 30, "synthetic")
+    assert (shown.artefact, shown.alt, shown.subset, shown.images, shown.faces) == (
+        "DAN-T5",
+        "a rising line",
+        "private",
+        30,
+        "synthetic",
+    )
 
 
 # What goes wrong
@@ -279,7 +340,9 @@ def test_a_kill_between_predictions_and_rows_loses_nothing(monkeypatch):
     run.record(run.error_rows("DAN-T5", "DAN, 1 stage", run.source("300w", "private"), made[:1]))
     assert predictor.trained == 1
     by_metric = rows_by_metric(rows.load("dan"))
-    assert {key: row.value for key, row in by_metric.items()} == pytest.approx({key: row.value for key, row in rows_by_metric(expected).items()})
+    assert {key: row.value for key, row in by_metric.items()} == pytest.approx(
+        {key: row.value for key, row in rows_by_metric(expected).items()}
+    )
 
 
 def test_a_kill_between_two_models_repeats_only_the_prediction(monkeypatch):
@@ -335,7 +398,12 @@ def test_unknown_words_are_refused_before_any_work(changes, message):
 
 @pytest.mark.parametrize(
     ("profile", "kind", "expected"),
-    [("smoke", "synthetic", (5,)), ("cpu", "synthetic", (5, 6, 7)), ("cpu", "real", (5,)), ("gpu", "real", (5, 6, 7))],
+    [
+        ("smoke", "synthetic", (5,)),
+        ("cpu", "synthetic", (5, 6, 7)),
+        ("cpu", "real", (5,)),
+        ("gpu", "real", (5, 6, 7)),
+    ],
 )
 def test_seeds_follow_the_budget_of_the_profile(profile, kind, expected):
     assert experiment(profile=profile, faces=kind, seed=5).seeds(3) == expected

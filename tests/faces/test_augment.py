@@ -22,13 +22,26 @@ CANONICAL = FRAME.canonical(MEAN)
 def toy_faces(count=24, seed=0):
     """Bright dots on grey: what a landmark is, can be read off the image."""
     rng = np.random.default_rng(seed)
-    points = np.stack([CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]).astype(np.float32)
+    points = np.stack(
+        [CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]
+    ).astype(np.float32)
     images = np.full((count, 140, 140), 60, np.uint8)
     for image, shape in zip(images, points, strict=True):
         image[tuple(shape.round().astype(int).T[::-1])] = 255
     names = tuple(map(str, range(count)))
     boxes = tight_box(torch.as_tensor(points)).numpy()
-    return FaceSet(images, points, np.ones((count, 68), bool), boxes, names, "ibug68", "toy", "train", "synthetic", "made by the test")
+    return FaceSet(
+        images,
+        points,
+        np.ones((count, 68), bool),
+        boxes,
+        names,
+        "ibug68",
+        "toy",
+        "train",
+        "synthetic",
+        "made by the test",
+    )
 
 
 def smooth_image(height, width):
@@ -61,23 +74,39 @@ def test_the_mean_shape_in_the_box_comes_to_lie_on_the_canonical_shape():
     boxes = np.concatenate([box_at(10, 20, 60, 70), box_at(300, 5, 250, 200)])
     canvases = cut_canvases([smooth_image(400, 600)] * 2, boxes, MEAN, FRAME)
     placed = fit_in_boxes(MEAN, torch.as_tensor(boxes))
-    torch.testing.assert_close(apply_transform(canvases.from_image, placed), CANONICAL.expand(2, 68, 2), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        apply_transform(canvases.from_image, placed), CANONICAL.expand(2, 68, 2), atol=2e-3, rtol=0
+    )
 
 
 def in_one_step(image, transform, size):
     """The crop as OpenCV makes it from the photograph directly, in [0, 1]."""
-    made = cv2.warpAffine(image.astype(np.float32), transform.numpy(), (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    made = cv2.warpAffine(
+        image.astype(np.float32),
+        transform.numpy(),
+        (size, size),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     return torch.from_numpy(made) / 255
 
 
-@pytest.mark.parametrize(("side", "levels"), [(50, 1.5), (120, 1.5), (333, 3.5)])  # enlarged, a little reduced, much reduced
+@pytest.mark.parametrize(
+    ("side", "levels"), [(50, 1.5), (120, 1.5), (333, 3.5)]
+)  # enlarged, a little reduced, much reduced
 @pytest.mark.parametrize("perturbed", [False, True])
 def test_crops_agree_with_one_warp_of_the_photograph(side, levels, perturbed):
     image = smooth_image(477, 611)
     canvases = cut_canvases([image], box_at(130, 70, side, 0.9 * side), MEAN, FRAME)
     centre = torch.full((1, 2), 55.5)
     turn = similarity(torch.tensor([1.15]), torch.tensor([0.3]), torch.zeros(1, 2))
-    move = torch.cat([turn[..., :2], (centre + 3.0 - apply_transform(turn, centre[:, None])[:, 0])[..., None]], -1) if perturbed else None
+    move = (
+        torch.cat(
+            [turn[..., :2], (centre + 3.0 - apply_transform(turn, centre[:, None])[:, 0])[..., None]], -1
+        )
+        if perturbed
+        else None
+    )
     crop = canvases.crops(torch.tensor([0]), move)[0, 0]
     whole = compose(move, canvases.from_image) if perturbed else canvases.from_image
     assert 255 * (crop - in_one_step(image, whole[0], 112)).abs().max() < levels
@@ -109,7 +138,10 @@ def test_reductions_do_not_alias():
 def test_colour_counts_as_the_mean_of_its_channels():
     grey = smooth_image(200, 200)
     colour = np.stack([grey, np.zeros_like(grey), np.full_like(grey, 90)], -1)
-    crops = [cut_canvases([image], box_at(50, 50, 90, 90), MEAN, FRAME).crops(torch.tensor([0])) for image in (grey, colour)]
+    crops = [
+        cut_canvases([image], box_at(50, 50, 90, 90), MEAN, FRAME).crops(torch.tensor([0]))
+        for image in (grey, colour)
+    ]
     torch.testing.assert_close(crops[1], (crops[0] + 90 / 255) / 3, atol=1.5 / 255, rtol=0)
 
 
@@ -121,7 +153,9 @@ def test_a_box_that_reaches_out_of_the_photograph_repeats_its_border():
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 500), (500, 2)])
 def test_photographs_of_hardly_any_pixels_are_cut_all_the_same(shape):
-    crop = cut_canvases([np.full(shape, 200, np.uint8)], box_at(-100, -100, 700, 700), MEAN, FRAME).crops(torch.tensor([0]))
+    crop = cut_canvases([np.full(shape, 200, np.uint8)], box_at(-100, -100, 700, 700), MEAN, FRAME).crops(
+        torch.tensor([0])
+    )
     assert crop.shape == (1, 1, 112, 112) and crop.min() == crop.max() == 200 / 255
 
 
@@ -136,8 +170,13 @@ def test_perturbations_have_the_stated_deviations():
     shift = apply_transform(moves, centre.expand(len(moves), 1, 2))[:, 0] - centre
     assert angle.std() == pytest.approx(15, rel=0.02) and angle.mean().abs() < 0.3
     assert scale.std() == pytest.approx(0.2, rel=0.02) and scale.mean() == pytest.approx(1, abs=0.01)
-    assert shift.std(0).tolist() == pytest.approx([0.1 * 56] * 2, rel=0.02) and shift.mean(0).abs().max() < 0.1
-    assert abs(np.corrcoef(torch.cat([shift, angle[:, None], scale[:, None]], 1).T.numpy()) - np.eye(4)).max() < 0.03
+    assert (
+        shift.std(0).tolist() == pytest.approx([0.1 * 56] * 2, rel=0.02) and shift.mean(0).abs().max() < 0.1
+    )
+    assert (
+        abs(np.corrcoef(torch.cat([shift, angle[:, None], scale[:, None]], 1).T.numpy()) - np.eye(4)).max()
+        < 0.03
+    )
 
 
 def test_rotation_and_scale_leave_the_centre_in_place():
@@ -176,7 +215,9 @@ def test_only_the_chosen_faces_are_mirrored_and_left_and_right_change_places():
     assert torch.equal(mirrored[0, :, :, 3], crops[0, :, :, 26])
     jaw = moved[0, 0]  # the first point of the jaw is now where the last one was, seen in the mirror
     torch.testing.assert_close(jaw, torch.stack([29 - points[0, 16, 0], points[0, 16, 1]]))
-    torch.testing.assert_close(moved[0, 30], torch.stack([29 - points[0, 30, 0], points[0, 30, 1]]))  # the tip of the nose
+    torch.testing.assert_close(
+        moved[0, 30], torch.stack([29 - points[0, 30, 0], points[0, 30, 1]])
+    )  # the tip of the nose
 
 
 def test_mirrored_landmarks_lie_on_the_pixels_they_lay_on():
@@ -184,7 +225,10 @@ def test_mirrored_landmarks_lie_on_the_pixels_they_lay_on():
     crops = (x + 200 * y).expand(1, 1, 112, 112)
     points = torch.randint(0, 112, (1, 68, 2), generator=torch.Generator().manual_seed(4)).float()
     mirrored, moved = mirror_batch(crops, points, torch.tensor([True]), "ibug68")
-    before, after = (image[0, 0, at[0, :, 1].long(), at[0, :, 0].long()] for image, at in ((crops, points), (mirrored, moved)))
+    before, after = (
+        image[0, 0, at[0, :, 1].long(), at[0, :, 0].long()]
+        for image, at in ((crops, points), (mirrored, moved))
+    )
     assert sorted(after.tolist()) == sorted(before.tolist())
 
 
@@ -207,7 +251,9 @@ def test_an_epoch_visits_every_face_once():
     for epoch in order.split(24):
         assert sorted(epoch.tolist()) == list(range(24))
     assert not torch.equal(order[:24], order[24:48])
-    assert torch.equal(samples.order_at(torch.arange(20, 30)), order[20:30])  # across the border of two epochs
+    assert torch.equal(
+        samples.order_at(torch.arange(20, 30)), order[20:30]
+    )  # across the border of two epochs
 
 
 def test_augmented_points_follow_the_pixels():
@@ -225,4 +271,6 @@ def test_half_of_the_samples_are_mirrored():
     plain = samples.points[samples.order_at(torch.arange(100))]
     mirrored = (points - plain).abs().amax((1, 2)) > 1e-3
     assert 35 < mirrored.sum() < 65
-    torch.testing.assert_close(points[mirrored][:, 30, 0], 111 - plain[mirrored][:, 30, 0], atol=1e-3, rtol=0)  # tip of the nose
+    torch.testing.assert_close(
+        points[mirrored][:, 30, 0], 111 - plain[mirrored][:, 30, 0], atol=1e-3, rtol=0
+    )  # tip of the nose

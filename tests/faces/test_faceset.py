@@ -107,7 +107,9 @@ def changed(name):
     if name == "order":
         return whole.subset(np.array([1, 0, 2, 3, 4]))
     value = np.array(getattr(whole, name))
-    value[(2, *[1] * (value.ndim - 1))] = ~value[2, 1] if value.dtype == bool else value[(2, *[1] * (value.ndim - 1))] - 1
+    value[(2, *[1] * (value.ndim - 1))] = (
+        ~value[2, 1] if value.dtype == bool else value[(2, *[1] * (value.ndim - 1))] - 1
+    )
     return replace(whole, **{name: value})
 
 
@@ -134,14 +136,19 @@ def test_parts_are_joined_in_order():
     both = concatenate([one, two], "full")
     assert both.names == one.names + two.names and both.split == "full" and len(both) == 5
     for name in ("points", "visible", "boxes", "identity"):
-        np.testing.assert_array_equal(getattr(both, name), np.concatenate([getattr(one, name), getattr(two, name)]))
+        np.testing.assert_array_equal(
+            getattr(both, name), np.concatenate([getattr(one, name), getattr(two, name)])
+        )
     np.testing.assert_array_equal(both.attributes["yaw"], [0, 10, 20, 100, 110])
     np.testing.assert_array_equal(both.images[3], two.images[0])
     np.testing.assert_array_equal(both.subset(np.arange(3)).points, one.points)
 
 
 def test_only_what_all_parts_know_is_kept():
-    both = concatenate([make(3), make(2, first=10, attributes={"yaw": np.zeros(2), "roll": np.zeros(2)}, identity=None)], "full")
+    both = concatenate(
+        [make(3), make(2, first=10, attributes={"yaw": np.zeros(2), "roll": np.zeros(2)}, identity=None)],
+        "full",
+    )
     assert set(both.attributes) == {"yaw"} and both.identity is None
 
 

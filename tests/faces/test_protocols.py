@@ -72,7 +72,10 @@ def test_smoke_sets_are_small():
 
 def test_the_full_set_is_the_union_of_common_and_challenging():
     full = FaceSource("300w", "full", "real", "cpu")
-    assert full.parts == (FaceSource("300w", "common", "real", "cpu"), FaceSource("300w", "challenging", "real", "cpu"))
+    assert full.parts == (
+        FaceSource("300w", "common", "real", "cpu"),
+        FaceSource("300w", "challenging", "real", "cpu"),
+    )
     assert full.parts[0].parts == (full.parts[0],)
 
 
@@ -101,7 +104,10 @@ def test_a_fingerprint_of_synthetic_faces_needs_no_faces(cache):
     assert FaceSource("300w", "train", "synthetic", "smoke").fingerprint != prints["train"]  # fewer
 
 
-@pytest.mark.parametrize(("where", "name"), [(protocols, "DATA_SEED"), (protocols, "BOX_RULE"), (protocols.synthetic, "GENERATOR_VERSION")])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [(protocols, "DATA_SEED"), (protocols, "BOX_RULE"), (protocols.synthetic, "GENERATOR_VERSION")],
+)
 def test_whatever_determines_the_faces_changes_the_fingerprint(where, name, monkeypatch):
     before = replace(CHALLENGING).fingerprint
     monkeypatch.setattr(where, name, "another")
@@ -113,7 +119,12 @@ def test_whatever_determines_the_faces_changes_the_fingerprint(where, name, monk
 
 def test_synthetic_faces_are_the_generators_in_order():
     faces = CHALLENGING.load()
-    assert len(faces) == 12 and (faces.protocol, faces.split, faces.faces, faces.markup) == ("300w", "challenging", "synthetic", "ibug68")
+    assert len(faces) == 12 and (faces.protocol, faces.split, faces.faces, faces.markup) == (
+        "300w",
+        "challenging",
+        "synthetic",
+        "ibug68",
+    )
     for index in (0, 7):
         face = generate(protocols.DATA_SEED, index, "challenging")
         np.testing.assert_array_equal(faces.images[index], face.image)
@@ -179,7 +190,10 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(generator, cache, monkey
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(ReplicateError, match="cannot write .*No space left.*REPLICATE_CACHE"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ReplicateError, match="cannot write .*No space left.*REPLICATE_CACHE"),
+    ):
         patch.setattr(protocols.np, "savez", full)  # the images are written by then
         CHALLENGING.load()
     assert left_in(cache) == []
@@ -207,7 +221,9 @@ def test_a_cache_that_cannot_be_written_is_named(generator, tmp_path, monkeypatc
 def test_absent_real_faces_say_where_they_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("REPLICATE_DATA", str(tmp_path / "nowhere"))
     source = FaceSource("300w", "common", "real", "cpu")
-    with pytest.raises(ReplicateError, match=r"nowhere/300w is not there. Set REPLICATE_DATA .*--faces synthetic"):
+    with pytest.raises(
+        ReplicateError, match=r"nowhere/300w is not there. Set REPLICATE_DATA .*--faces synthetic"
+    ):
         source.load()
     with pytest.raises(ReplicateError, match="REPLICATE_DATA"):
         _ = source.fingerprint

@@ -148,7 +148,10 @@ def test_grey_and_16_bit_and_transparent_images(tmp_path):
     assert to_grey(np.array([[[30, 20, 10]]], np.uint8)).tolist() == [[20]]
 
 
-@pytest.mark.skipif(not (os.environ.get("REPLICATE_DATA") and (paths.data_dir() / "300w").is_dir()), reason="REPLICATE_DATA has no 300w/")
+@pytest.mark.skipif(
+    not (os.environ.get("REPLICATE_DATA") and (paths.data_dir() / "300w").is_dir()),
+    reason="REPLICATE_DATA has no 300w/",
+)
 def test_real_splits_have_the_official_test_counts():
     folder = paths.data_dir() / "300w"
     full = w300.load(folder, "full")

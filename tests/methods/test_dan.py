@@ -19,7 +19,9 @@ from replicate.shapes import fit_in_boxes
 torch.set_num_threads(1)
 SMALL = replace(CONFIGS["smoke", "synthetic"], dropout=0.0)
 ANGLES = torch.linspace(0, 2 * math.pi, 69)[:68]
-CANONICAL = SMALL.frame.canonical(torch.stack([ANGLES.cos(), ANGLES.sin()], -1) * torch.linspace(0.5, 1, 68)[:, None])
+CANONICAL = SMALL.frame.canonical(
+    torch.stack([ANGLES.cos(), ANGLES.sin()], -1) * torch.linspace(0.5, 1, 68)[:, None]
+)
 
 
 def network(config=SMALL, stages=2, seed=0):
@@ -35,13 +37,28 @@ def network(config=SMALL, stages=2, seed=0):
 def toy_faces(count=24, seed=0):
     """Bright dots on grey: a shape that a network can find."""
     rng = np.random.default_rng(seed)
-    points = np.stack([CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]).astype(np.float32)
+    points = np.stack(
+        [CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]
+    ).astype(np.float32)
     images = np.full((count, 140, 140), 60, np.uint8)
     for image, shape in zip(images, points, strict=True):
         image[tuple(shape.round().astype(int).T[::-1])] = 255
-    boxes = np.concatenate([points.min(1), points.max(1)], 1) + rng.normal(0, 2, (count, 4)).astype(np.float32)
+    boxes = np.concatenate([points.min(1), points.max(1)], 1) + rng.normal(0, 2, (count, 4)).astype(
+        np.float32
+    )
     names = tuple(map(str, range(count)))
-    return FaceSet(images, points, np.ones((count, 68), bool), boxes, names, "ibug68", "toy", "train", "synthetic", "made by the test")
+    return FaceSet(
+        images,
+        points,
+        np.ones((count, 68), bool),
+        boxes,
+        names,
+        "ibug68",
+        "toy",
+        "train",
+        "synthetic",
+        "made by the test",
+    )
 
 
 class Source:
@@ -61,10 +78,26 @@ def test_table_1_shapes_and_parameter_count():
         x = layer(x)
         if isinstance(layer, torch.nn.ReLU | torch.nn.MaxPool2d):
             seen.append(tuple(x.shape[1:]))
-    sides = [(64, 112), (64, 112), (64, 56), (128, 56), (128, 56), (128, 28), (256, 28), (256, 28), (256, 14), (512, 14), (512, 14), (512, 7)]
+    sides = [
+        (64, 112),
+        (64, 112),
+        (64, 56),
+        (128, 56),
+        (128, 56),
+        (128, 28),
+        (256, 28),
+        (256, 28),
+        (256, 14),
+        (512, 14),
+        (512, 14),
+        (512, 7),
+    ]
     assert seen == [(c, s, s) for c, s in sides]
     convolutions = sum(p.numel() for p in stage.convolutions.parameters() if p.ndim == 4)
-    by_hand = sum(9 * i * o for i, o in [(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)])
+    by_hand = sum(
+        9 * i * o
+        for i, o in [(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+    )
     assert convolutions == by_hand
     assert stage.fc1[0].weight.shape == (256, 7 * 7 * 512) and stage.fc2.weight.shape == (136, 256)
 
@@ -105,13 +138,17 @@ def test_connection_brings_image_and_landmarks_to_the_canonical_pose():
     image[0, 0, 70, 40] = 1
     move = similarity(torch.tensor([1.1]), torch.tensor([0.2]), torch.tensor([[3.0, -4.0]]))
     shape = apply_transform(move, CANONICAL[None])
-    warped, _, feature, transform = network().connections[0].parts(image, shape, torch.randn(1, SMALL.hidden), CANONICAL)
+    warped, _, feature, transform = (
+        network().connections[0].parts(image, shape, torch.randn(1, SMALL.hidden), CANONICAL)
+    )
     torch.testing.assert_close(apply_transform(transform, shape)[0], CANONICAL, atol=1e-3, rtol=0)
     where = apply_transform(transform, torch.tensor([[[40.0, 70.0]]]))[0, 0]
     mass = warped[0, 0] / warped.sum()
     y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
     torch.testing.assert_close(torch.stack([(x * mass).sum(), (y * mass).sum()]), where, atol=0.35, rtol=0)
-    assert feature.shape == (1, 1, 112, 112) and torch.equal(feature[..., ::2, ::2], feature[..., 1::2, 1::2])  # nearest
+    assert feature.shape == (1, 1, 112, 112) and torch.equal(
+        feature[..., ::2, ::2], feature[..., 1::2, 1::2]
+    )  # nearest
 
 
 def test_forward_is_eq_2_for_every_stage():
@@ -184,7 +221,12 @@ def test_widening_keeps_the_function():
     narrow, wide = replace(SMALL, width=4), replace(SMALL, width=8)
     small, large = network(narrow), network(wide)
     wider = dan.widen(small.state_dict(), narrow, wide, seed=0)
-    assert all(torch.equal(value, again) for value, again in zip(wider.values(), dan.widen(small.state_dict(), narrow, wide, seed=0).values(), strict=True))
+    assert all(
+        torch.equal(value, again)
+        for value, again in zip(
+            wider.values(), dan.widen(small.state_dict(), narrow, wide, seed=0).values(), strict=True
+        )
+    )
     large.load_state_dict(wider)
     crops = torch.rand(4, 1, 112, 112)
     with torch.inference_mode():
@@ -216,13 +258,19 @@ def test_predictions_are_in_pixels_of_the_original_images():
     torch.nn.init.zeros_(model.stages[0].fc2.weight)
     canvases = dan.cut_canvases(faces.images, faces.boxes, CANONICAL, SMALL.frame)
     (shapes,) = dan.predict(model, canvases, batch=5)
-    torch.testing.assert_close(shapes, fit_in_boxes(CANONICAL, torch.as_tensor(faces.boxes)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        shapes, fit_in_boxes(CANONICAL, torch.as_tensor(faces.boxes)), atol=1e-3, rtol=0
+    )
 
 
 def test_hash_of_a_stage_ignores_later_budgets(tmp_path, monkeypatch):
     monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
     keys = []
-    monkeypatch.setattr(store, "get", lambda key, train, **options: keys.append(key) or store.StoredModel(key, {}, None, "", "", ""))
+    monkeypatch.setattr(
+        store,
+        "get",
+        lambda key, train, **options: keys.append(key) or store.StoredModel(key, {}, None, "", "", ""),
+    )
     monkeypatch.setattr(dan, "assemble", lambda config, models: torch.nn.Module())
     for last in (10, 20):
         dan.obtain(replace(SMALL, samples=(5, 6, last)), 2, Source(), "smoke", 0)

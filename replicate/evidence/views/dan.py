@@ -17,7 +17,20 @@ from replicate.faces.faceset import FaceSet
 from replicate.geometry import apply_transform
 from replicate.methods.dan import DAN, Connection, DANConfig, Stage, landmark_heatmap, normalised_distance
 
-_NAMES = ("conv1a", "conv1b", "pool1", "conv2a", "conv2b", "pool2", "conv3a", "conv3b", "pool3", "conv4a", "conv4b", "pool4")
+_NAMES = (
+    "conv1a",
+    "conv1b",
+    "pool1",
+    "conv2a",
+    "conv2b",
+    "pool2",
+    "conv3a",
+    "conv3b",
+    "pool3",
+    "conv4a",
+    "conv4b",
+    "pool4",
+)
 
 
 def layer_table(config: DANConfig, points: int = 68) -> pd.DataFrame:
@@ -32,7 +45,9 @@ def layer_table(config: DANConfig, points: int = 68) -> pd.DataFrame:
             lines.append((name, _shape(x), _shape(out), kernel, sum(p.numel() for p in layer.parameters())))
             x = out
     for name, layer in (("fc1", stage.fc1[0]), ("fc2", stage.fc2)):
-        lines.append((name, _shape(x), f"{layer.out_features}", "dense", sum(p.numel() for p in layer.parameters())))
+        lines.append(
+            (name, _shape(x), f"{layer.out_features}", "dense", sum(p.numel() for p in layer.parameters()))
+        )
         x = torch.zeros(1, layer.out_features)
     return pd.DataFrame(lines, columns=["layer", "shape in", "shape out", "kernel, stride", "weights"])
 
@@ -68,7 +83,14 @@ def outline(run: Experiment) -> Figure:
         _arrow(ax, (x + 1.35, 2.4), (x + 1.35, 1.9), entering, above=True)
         _arrow(ax, (x + 2.1, 1.45), (x + 3.1 + 0.6 if number < 3 else x + 2.8, 1.45), "")
         ax.text(x + 2.4, 1.55, f"$S_{number}$", ha="center", va="bottom")
-        ax.text(x + 1.35, 0.85, rf"$S_{number} = T_{number}^{{-1}}(T_{number}(S_{number - 1}) + \Delta S_{number})$", ha="center", va="top", fontsize=8)
+        ax.text(
+            x + 1.35,
+            0.85,
+            rf"$S_{number} = T_{number}^{{-1}}(T_{number}(S_{number - 1}) + \Delta S_{number})$",
+            ha="center",
+            va="top",
+            fontsize=8,
+        )
     ax.text(0.25, 1.45, "$S_0$", ha="center", va="center")
     _arrow(ax, (0.4, 1.45), (0.8, 1.45), "")
     figure.set_label(
@@ -112,9 +134,13 @@ def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: in
         image = (crops - network.pixel_mean) / network.pixel_std
         delta, hidden = network.stages[0](image)
         shapes = network.canonical + delta
-        warped, heatmap, feature, transform = network.connections[0].parts(image, shapes, hidden, network.canonical)
+        warped, heatmap, feature, transform = network.connections[0].parts(
+            image, shapes, hidden, network.canonical
+        )
     in_pose = apply_transform(transform, shapes)
-    warped = warped * network.pixel_std.mean() + network.pixel_mean.mean()  # back to grey values, near enough to look at
+    warped = (
+        warped * network.pixel_std.mean() + network.pixel_mean.mean()
+    )  # back to grey values, near enough to look at
     titles = ("input $I$, $S_1$", "$T_2(I)$, $T_2(S_1)$", "heatmap $H_2$", "feature image $F_2$")
     figure, axes = plt.subplots(count, 4, figsize=(6.4, 1.65 * count), layout="constrained", squeeze=False)
     for row, ax in enumerate(axes):
@@ -127,8 +153,12 @@ def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: in
                 cell.set_title(titles[column], fontsize="small")
         draw_landmarks(ax[0], shapes[row].numpy(), faces.markup, PALETTE[1])
         draw_landmarks(ax[1], in_pose[row].numpy(), faces.markup, PALETTE[1])
-    figure.set_label(f"{count} challenging faces in rows; columns: input with the shape after stage 1, canonical pose, heatmap, feature image.")
-    return run.record_figure("DAN-F3", "intermediate images", figure, subset=faces.split, images=count, box_rule=faces.box_rule)
+    figure.set_label(
+        f"{count} challenging faces in rows; columns: input with the shape after stage 1, canonical pose, heatmap, feature image."
+    )
+    return run.record_figure(
+        "DAN-F3", "intermediate images", figure, subset=faces.split, images=count, box_rule=faces.box_rule
+    )
 
 
 def check_equations(network: DAN, seed: int = 0) -> dict[str, float]:
@@ -141,14 +171,19 @@ def check_equations(network: DAN, seed: int = 0) -> dict[str, float]:
         distance in pixels of the farthest lit pixel of the heatmap from a landmark.
     """
     network, config = copy.deepcopy(network).cpu().eval(), network.config
-    crops = torch.rand(1, 1, config.input_size, config.input_size, generator=torch.Generator().manual_seed(seed))
+    crops = torch.rand(
+        1, 1, config.input_size, config.input_size, generator=torch.Generator().manual_seed(seed)
+    )
     with torch.inference_mode():
         first, second = network(crops)[:2]
         by_hand = _second_stage_by_hand(network, crops, first)
         heat, expected, nearest = _heatmap_by_hand(first, config)
         loss = normalised_distance(second, first, "ibug68").item()
     eyes = [first[0, start : start + 6].mean(0) for start in (36, 42)]
-    loss_by_hand = np.mean([torch.dist(a, b).item() for a, b in zip(first[0], second[0], strict=True)]) / torch.dist(*eyes).item()
+    loss_by_hand = (
+        np.mean([torch.dist(a, b).item() for a, b in zip(first[0], second[0], strict=True)])
+        / torch.dist(*eyes).item()
+    )
     return {
         "Eq. 2: largest deviation": (second - by_hand).abs().max().item(),
         "Eq. 3: largest deviation": (heat - expected).abs().max().item(),
@@ -168,7 +203,9 @@ def _second_stage_by_hand(network: DAN, crops: torch.Tensor, shape: torch.Tensor
     return torch.view_as_real((in_pose - c.mean()) / turn + s.mean())[None]
 
 
-def _heatmap_by_hand(shape: torch.Tensor, config: DANConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _heatmap_by_hand(
+    shape: torch.Tensor, config: DANConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The heatmap, what Eq. 3 says pixel by pixel, and each pixel's distance to the nearest landmark."""
     size, radius = config.input_size, config.heatmap_radius
     y, x = torch.meshgrid(*[torch.arange(float(size))] * 2, indexing="ij")
@@ -178,7 +215,9 @@ def _heatmap_by_hand(shape: torch.Tensor, config: DANConfig) -> tuple[torch.Tens
     return landmark_heatmap(shape, size, radius)[0, 0], expected, nearest
 
 
-def _diagram(size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Axes]:
+def _diagram(
+    size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]
+) -> tuple[Figure, Axes]:
     figure, ax = plt.subplots(figsize=size)
     ax.set(xlim=x, ylim=y, aspect="equal")
     ax.set_axis_off()
@@ -186,11 +225,15 @@ def _diagram(size: tuple[float, float], x: tuple[float, float], y: tuple[float, 
 
 
 def _box(ax: Axes, x: float, y: float, width: float, height: float, words: str, colour: str) -> None:
-    ax.add_patch(plt.Rectangle((x, y), width, height, facecolor=colour, alpha=0.18, edgecolor=colour, linewidth=1.2))
+    ax.add_patch(
+        plt.Rectangle((x, y), width, height, facecolor=colour, alpha=0.18, edgecolor=colour, linewidth=1.2)
+    )
     ax.text(x + width / 2, y + height / 2, words, ha="center", va="center", fontsize=9)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], words: str, above: bool = False) -> None:
+def _arrow(
+    ax: Axes, start: tuple[float, float], end: tuple[float, float], words: str, above: bool = False
+) -> None:
     ax.annotate("", end, start, arrowprops=dict(arrowstyle="->", linewidth=1.1, shrinkA=0, shrinkB=0))
     x, y = (start[0], start[1] + 0.02) if above else ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.05)
     ax.text(x, y, words, ha="center", va="bottom", fontsize=9)
