@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from replicate import store, training
 from replicate.devices import choose_device, describe_device
-from replicate.errors import ReplicateError
 from replicate.faces.augment import Canvases, Frame, Perturbation, Samples, cut_canvases
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
 from replicate.faces.protocols import FaceSource
 from replicate.geometry import apply_transform, fit_similarity, invert, warp
+from replicate.networks import fold_batch_norm, widen
 from replicate.shapes import mean_shape
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport, Schedule
@@ -57,7 +56,7 @@ class DANConfig:
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
     patience: int = 40  # our choice: 40 validations without a new best; §3.5 "until it stops improving"
     narrow: "DANConfig | None" = (
-        None  # our choice: train this narrower network first and widen it, see `widen`
+        None  # our choice: train this narrower network first and widen it, see `networks.widen`
     )
 
     @property
@@ -333,9 +332,8 @@ def obtain(
             if not config.narrow:
                 return _train_stage(config, stage, models, None, source.load(), seed, checkpoint, device)
             narrow = obtain(config.narrow, stage, source, profile, seed, device=device)[1][-1]
-            initial = widen(narrow.tensors, config.narrow, config, seed * 10 + stage)
             tensors, report, trained_on = _train_stage(
-                config, stage, models, initial, source.load(), seed, checkpoint, device
+                config, stage, models, narrow.tensors, source.load(), seed, checkpoint, device
             )
             report.seconds += narrow.report.seconds
             return tensors, report, trained_on
@@ -358,54 +356,17 @@ def assemble(config: DANConfig, models: list[StoredModel], stages: int | None = 
     return network.to(memory_format=torch.channels_last)
 
 
-def widen(tensors: dict[str, Tensor], narrow: DANConfig, wide: DANConfig, seed: int) -> dict[str, Tensor]:
-    """Weights of a stage of width `wide` that computes what the narrower stage does.
-
-    Every channel is repeated and the weights that read it are divided by the number of copies; a little noise lets the copies
-    part (Chen, Goodfellow and Shlens, Net2Net, ICLR 2016).
-
-    Raises
-    ------
-    ReplicateError
-        If the wide width is not a multiple of the narrow one.
-    """
-    copies, rest = divmod(wide.width, narrow.width)
-    if rest:
-        raise ReplicateError(
-            f"width: {wide.width} is not a multiple of {narrow.width}, from which the network is to be widened"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    wider = {}
-    for name, value in tensors.items():
-        convolution = ".convolutions." in name
-        if convolution and value.ndim == 4:
-            reads_image = value.shape[1] in (1, 3)
-            value = value.repeat(copies, 1 if reads_image else copies, 1, 1) / (1 if reads_image else copies)
-        elif convolution and value.ndim == 1:  # batch normalisation
-            value = value.repeat(copies)
-        elif name.endswith("fc1.0.weight"):
-            value = value.repeat(1, copies) / copies
-        grew = value.shape != tensors[name].shape
-        noise = (
-            0.05 * value.std() * torch.randn(value.shape, generator=generator)
-            if grew and value.ndim > 1
-            else 0
-        )
-        wider[name] = value + noise
-    return wider
-
-
 def _train_stage(
     config: DANConfig,
     stage: int,
     models: list[StoredModel],
-    initial: dict[str, Tensor] | None,
+    narrow: dict[str, Tensor] | None,
     faces: FaceSet,
     seed: int,
     checkpoint: Path,
     device: str = "cpu",
 ) -> tuple[dict[str, Tensor], FitReport, str]:
-    """Train the connection to and the network of one stage on top of finished ones, from `initial` weights if given."""
+    """Train the connection to and the network of one stage on top of finished ones, from a narrower stage's weights if given."""
     where = choose_device(device)
     torch.manual_seed(seed * 1_000 + stage)
     held_out = np.zeros(len(faces), bool)
@@ -414,7 +375,7 @@ def _train_stage(
     )
     mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
     stream = (
-        20 * seed + 2 * stage + bool(initial)
+        20 * seed + 2 * stage + bool(narrow)
     )  # a widened network sees other samples than the narrow one did
     samples = Samples(
         faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where
@@ -423,8 +384,8 @@ def _train_stage(
         network = assemble(config, models, stage)
     else:
         network = DAN(config, 1, config.frame.canonical(mean), *_pixel_statistics(samples))
-    if initial:
-        network.load_state_dict(initial, strict=False)
+    if narrow:
+        network.load_state_dict(widen(narrow, network.state_dict(), seed * 10 + stage), strict=False)
     network.to(where, memory_format=torch.channels_last)
     own = (f"stages.{stage - 1}.", f"connections.{stage - 2}.") + (() if models else ("canonical", "pixel_"))
     for name, parameter in network.named_parameters():
@@ -476,25 +437,13 @@ def for_inference(network: DAN) -> DAN:
     """A copy that computes the same faster: batch normalisation folded into the layer before it, matrices kept in bfloat16."""
     network = copy.deepcopy(network).eval()
     for stage in network.stages:
-        stage.convolutions, stage.fc1 = _fold(stage.convolutions), _fold(stage.fc1)
+        stage.convolutions, stage.fc1 = fold_batch_norm(stage.convolutions), fold_batch_norm(stage.fc1)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not any(
             module is stage.fc2 for stage in network.stages
         ):
             module.to(torch.bfloat16)
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def _fold(layers: nn.Sequential) -> nn.Sequential:
-    folded: list[nn.Module] = []
-    for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d):
-            folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
-        elif isinstance(layer, nn.BatchNorm1d):
-            folded[-1] = fuse_linear_bn_eval(folded[-1], layer)
-        else:
-            folded.append(layer)
-    return nn.Sequential(*folded)
 
 
 @torch.inference_mode()
