@@ -161,7 +161,7 @@ def digests(files: Iterable[Path]) -> dict[str, str]:
 def input_digests(path: Path, faces: str) -> dict[str, str]:
     """Digests of all that decides the output of a notebook, by name."""
     own = digests(inputs(path))
-    return own if faces == "synthetic" else own | {"the real faces": faces_fingerprint()}
+    return own | {"the real faces": faces_fingerprint()} if faces == "real" else own
 
 
 def faces_fingerprint() -> str:

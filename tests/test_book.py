@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import Checkout, write_notebook
+from small_checkout import Checkout, write_notebook
 
 from replicate import book, book_pages, notebooks
 from replicate.errors import ReplicateError

@@ -7,7 +7,7 @@ import time
 
 import nbformat
 import pytest
-from conftest import write_notebook
+from small_checkout import write_notebook
 
 from replicate import notebooks, workflow
 from replicate.errors import ReplicateError

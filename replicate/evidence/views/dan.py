@@ -234,6 +234,8 @@ def _box(ax: Axes, x: float, y: float, width: float, height: float, words: str, 
 def _arrow(
     ax: Axes, start: tuple[float, float], end: tuple[float, float], words: str, above: bool = False
 ) -> None:
-    ax.annotate("", end, start, arrowprops=dict(arrowstyle="->", color="0.25", linewidth=1.2, shrinkA=0, shrinkB=0))
+    ax.annotate(
+        "", end, start, arrowprops=dict(arrowstyle="->", color="0.25", linewidth=1.2, shrinkA=0, shrinkB=0)
+    )
     x, y = (start[0], start[1] + 0.02) if above else ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.05)
     ax.text(x, y, words, ha="center", va="bottom", fontsize=9)
