@@ -4,7 +4,9 @@ Results go to standard output, as JSON or as tables; progress and messages go to
 2 wrong usage.
 """
 
+import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -78,6 +80,7 @@ def run(
 ) -> None:
     """Run notebooks; only those that never ran or whose notebook, code or data changed."""
     from replicate import workflow
+    from replicate.store import FRESH_SINCE
 
     with wrong_usage():
         asked = workflow.jobs(selectors or [], profile, faces, seed, parse_parameters(parameter or []))
@@ -86,6 +89,8 @@ def run(
     stale = [job for job, reason in reasons.items() if reason]
     if dry_run or not stale:
         return
+    if fresh:
+        os.environ[FRESH_SINCE] = str(time.time())  # the notebooks' processes inherit it
     if serial:
         succeeded = workflow.run_serially(stale, fresh=fresh)
     else:

@@ -5,6 +5,7 @@ the repository (`data/models/`); others are kept in the cache. Nothing is ever u
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ from replicate import paths
 from replicate.errors import ReplicateError
 from replicate.files import lock, sha256
 from replicate.training import FitReport, write_tensors
+
+FRESH_SINCE = "REPLICATE_FRESH_SINCE"  # set by `replicate run --fresh` for all notebooks of the run
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,12 @@ def get(
         The model that this one builds on. A stored model that was built on other weights is not used: the same description can
         give other weights on another device.
     fresh : bool
-        Train again, from the first step, even if a finished model or a checkpoint is there.
+        Train again, from the first step, even if a finished model or a checkpoint is there; but keep a model that was made since
+        the time in `$REPLICATE_FRESH_SINCE`, so that notebooks of one run that share a model train it once.
     """
     parent_sha256 = parent.sha256 if parent else ""
     own = paths.cache() / "models" / key.filename
+    fresh = fresh and not _made_since(own, os.environ.get(FRESH_SINCE))
     if not fresh and (found := _find(key, parent_sha256)):
         return found
     with lock(own.with_suffix(".lock")):
@@ -109,6 +114,11 @@ def get(
         tensors, report, trained_on = train(checkpoint)
         save(own, key, tensors, report, trained_on, parent_sha256)
     return load(own, key)
+
+
+def _made_since(path: Path, seconds: str | None) -> bool:
+    """Whether a file was written after a time in seconds since 1970; no time is given outside a run with ``--fresh``."""
+    return bool(seconds) and path.exists() and path.stat().st_mtime >= float(seconds)
 
 
 def _find(key: ModelKey, parent_sha256: str) -> StoredModel | None:

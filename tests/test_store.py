@@ -76,6 +76,18 @@ def test_matrices_are_kept_in_bfloat16_and_vectors_exactly(folders):
     assert model.tensors["weight"].dtype == torch.float32
 
 
+def test_notebooks_of_one_fresh_run_share_a_model(folders, monkeypatch):
+    calls = []
+    store.get(KEY, trainer(calls))
+    path = next(store.files())
+    monkeypatch.setenv(store.FRESH_SINCE, str(path.stat().st_mtime + 1))
+    store.get(KEY, trainer(calls), fresh=True)
+    assert len(calls) == 2
+    monkeypatch.setenv(store.FRESH_SINCE, str(path.stat().st_mtime))
+    store.get(KEY, trainer(calls), fresh=True)
+    assert len(calls) == 2
+
+
 def test_a_model_built_on_other_weights_is_not_used(folders):
     calls = []
     parent = store.get(replace(KEY, method="parent"), trainer([]))

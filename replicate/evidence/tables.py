@@ -11,7 +11,7 @@ from replicate.evidence.claims import Verdict
 from replicate.evidence.rows import NO_NORMALISER, Row
 
 SMOKE_WARNING = "smoke profile: numbers mean nothing"
-SYNTHETIC_REMARK = "synthetic faces are not the paper's benchmark: compare directions, not sizes"
+SYNTHETIC_REMARK = "Synthetic faces are not the paper's benchmark: compare directions, not sizes"
 _MATCH = ("artefact", "protocol", "subset", "points", "metric", "normaliser")
 _CLASS = {"reproduced": "good", "direction holds": "fair", "not reproduced": "bad", "inconclusive": "open"}
 
@@ -101,7 +101,7 @@ def caption_of(
         lines.append(SYNTHETIC_REMARK)
     if profile == "smoke":
         lines.insert(0, SMOKE_WARNING.upper())
-    return ". ".join(line.rstrip(".") for line in lines if line) + "."
+    return ". ".join(line[0].upper() + line[1:].rstrip(".") for line in lines if line) + "."
 
 
 def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
@@ -114,7 +114,7 @@ def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
 def to_html(table: pd.DataFrame, caption: str = "") -> str:
     """An HTML table with its caption; a smoke caption is set off as a warning.
 
-    The table stands in a box that scrolls sideways, so that a narrow screen shows all of it.
+    The table stands in a box that scrolls sideways, below its caption, so that a narrow screen shows all of both.
     """
     head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in table.columns)
     lines = "".join(
@@ -124,10 +124,10 @@ def to_html(table: pd.DataFrame, caption: str = "") -> str:
         for line in table.astype(str).to_numpy().tolist()
     )
     kind = ' class="warning"' if SMOKE_WARNING.upper() in caption else ""
-    title = f"<caption{kind}>{escape(caption)}</caption>" if caption else ""
+    title = f"<figcaption{kind}>{escape(caption)}</figcaption>" if caption else ""
     return (
-        '<div class="evidence" style="overflow-x:auto"><table>'
-        f"{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+        f'<figure class="evidence">{title}<div style="overflow-x:auto"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></figure>"
     )
 
 

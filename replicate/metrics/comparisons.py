@@ -116,6 +116,8 @@ def relative_change(
 ) -> Interval:
     """Change from `before` to `after` in per cent of `before`, with its interval; images and seeds are resampled together.
 
+    Resamples in which the statistic of `before` is zero have no relative change and are left out of the interval.
+
     Parameters
     ----------
     after, before : (N,) or (S, N) arrays

@@ -76,7 +76,7 @@ def test_a_caption_names_faces_profile_images_seeds_and_box_rule(make_row):
         make_row(faces="real", subset="challenging", images=135),
     ]
     assert tables.caption(made, "Stages") == (
-        "Stages. real faces; profile cpu; 554 common, 135 challenging images; 1 seed; boxes: tight boxes; "
+        "Stages. Real faces; profile cpu; 554 common, 135 challenging images; 1 seed; boxes: tight boxes; "
         "95 % intervals by bootstrap."
     )
     assert tables.SYNTHETIC_REMARK in tables.caption([make_row(seeds=3)])
@@ -86,7 +86,7 @@ def test_a_caption_names_faces_profile_images_seeds_and_box_rule(make_row):
 def test_a_smoke_table_warns_before_anything_else(make_row):
     table = tables.table([make_row(profile="smoke")], title="Stages")
     assert table.caption.startswith("SMOKE PROFILE: NUMBERS MEAN NOTHING.")
-    assert '<caption class="warning">SMOKE PROFILE' in table._repr_html_()
+    assert '<figcaption class="warning">SMOKE PROFILE' in table._repr_html_()
     assert "warning" not in tables.table([make_row()])._repr_html_()
 
 
