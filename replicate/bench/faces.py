@@ -13,7 +13,7 @@ from replicate.devices import describe_device
 from replicate.faces import synthetic
 from replicate.faces.images import read_image, read_images
 
-MANY, FEW, TO_READ = 192, 24, 64
+MANY, FEW, TO_READ = 960, 48, 64
 
 
 def generate() -> Measurement:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -117,5 +118,23 @@ def _results(jobs: list, workers: int):
     if workers <= 1:
         yield from map(_chunk, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
+    with _one_thread_in_new_processes():
+        pool = multiprocessing.get_context("spawn").Pool(workers, _start_worker)
+    with pool:
         yield from pool.imap(_chunk, jobs)
+
+
+@contextmanager
+def _one_thread_in_new_processes() -> Iterator[None]:
+    """Processes started within use one thread for linear algebra: theirs would wait for each other half of the time."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
