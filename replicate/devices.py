@@ -32,7 +32,8 @@ def describe_device(device: str | torch.device) -> str:
     """For example ``AMD EPYC, 2 threads`` or ``NVIDIA H200``."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _processor() -> str:

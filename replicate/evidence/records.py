@@ -14,7 +14,7 @@ from replicate.paths import cache, results_dir
 from replicate.vocabulary import PAPERS
 
 Record = TypeVar("Record")
-VOLATILE = ("seconds", "commit", "recorded_at")  # differ between two runs that agree
+VOLATILE = ("seconds", "device", "commit", "recorded_at")  # differ between two runs that agree
 ROUNDING = 1e-4  # relative; below the last digit that any table shows
 OTHER_ARTEFACTS = ("FACES-TRANSFER",)  # measured here, in no paper
 
