@@ -110,7 +110,7 @@ def _row(model, path: Path) -> dict:
         "profile": key.profile,
         "seed": key.seed,
         "hash": key.hash,
-        "validation error": round(report.best_error, 3),
+        "validation error": round(report.best_error, 3) if report.history else None,  # closed forms have none
         "samples": report.samples,
         "seconds": round(report.seconds),
         "trained on": model.trained_on,

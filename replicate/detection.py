@@ -103,20 +103,13 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
 
 
 def _dan(profile: str, faces: str) -> Predictor:
-    from replicate.faces.augment import cut_canvases
     from replicate.faces.protocols import FaceSource
     from replicate.methods import dan
 
     config = dan.CONFIGS[profile, faces]
     network, _ = dan.obtain(config, 2, FaceSource("300w", "train", faces, profile), profile, 0)
 
-    def predict(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        canvases = cut_canvases(
-            [image] * len(boxes), boxes.astype(np.float32), network.canonical, network.config.frame
-        )
-        return dan.predict(network, canvases)[-1].float().numpy()
-
-    return predict
+    return lambda image, boxes: dan.predict_boxes(network, [image] * len(boxes), boxes)[-1]
 
 
 def draw(path: Path, found: list[dict], output: Path) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from replicate.errors import ReplicateError
 from replicate.files import atomic_write
+from replicate.progress import progress_bar
 
 GRADIENT_NORM_LIMIT = 10.0  # guards the first steps; ordinary steps stay below it
 
@@ -143,8 +142,8 @@ def fit(
     optimiser = torch.optim.Adam(trained, lr=schedule.step_size, fused=True)
     report, best = _resume(checkpoint, network, optimiser)
     started, last_saved = time.perf_counter() - report.seconds, time.perf_counter()
-    with _progress() as progress:
-        bar = progress.add_task(label, total=schedule.steps, completed=report.steps, error="")
+    with progress_bar() as progress:
+        bar = progress.add_task(label, total=schedule.steps, completed=report.steps, remark="")
         while report.steps < schedule.steps and not report.stopped:
             drawing = time.perf_counter()
             samples = draw(report.steps)
@@ -164,7 +163,7 @@ def fit(
                 _save(checkpoint, network, optimiser, best, report)
                 last_saved = time.perf_counter()
             progress.update(
-                bar, completed=report.steps, error=f"best {report.best_error:.3f}" if report.history else ""
+                bar, completed=report.steps, remark=f"best {report.best_error:.3f}" if report.history else ""
             )
     network.load_state_dict(best)
     report.stopped = report.stopped or "budget spent"
@@ -264,15 +263,3 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The text metadata of a safetensors file, without its tensors."""
     with safe_open(path, "pt") as opened:
         return opened.metadata() or {}
-
-
-def _progress() -> Progress:
-    """A progress bar on standard error, so that standard output stays data."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[error]}"),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -9,9 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from contract_keys import RESULT_KEYS, VERDICT_KEYS
 
+from replicate import store
 from replicate.faces.synthetic import generate
 from replicate.paths import root
+from replicate.store import ModelKey
+from replicate.training import FitReport
 
 CACHE = os.environ.get("REPLICATE_CACHE") or str(root() / ".replicate" / "test")
 
@@ -29,42 +34,6 @@ def rows(*arguments: str, **environment: str) -> list[dict]:
 
 
 STATES = {"done", "partial", "missing", "data absent", "not applicable"}
-RESULT_KEYS = [
-    "artefact",
-    "method",
-    "protocol",
-    "subset",
-    "points",
-    "metric",
-    "normaliser",
-    "value",
-    "ci_low",
-    "ci_high",
-    "unit",
-    "images",
-    "seeds",
-    "faces",
-    "profile",
-    "device",
-    "seconds",
-    "faces_sha256",
-    "commit",
-    "recorded_at",
-]
-VERDICT_KEYS = [
-    "faces",
-    "profile",
-    "verdict",
-    "left",
-    "right",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "images",
-    "seeds",
-    "note",
-]
 
 
 class TestContract:
@@ -216,3 +185,13 @@ class TestModels:
             and "trained again" in done.stderr
         )
         assert all(r["state"] == "intact" for r in json.loads(done.stdout))
+
+
+def test_a_model_without_a_validation_error_is_listed_as_json(tmp_path):
+    """A baseline is fitted in closed form and has none; infinity would not be JSON."""
+    key = ModelKey("meanshape", {}, "faces", "smoke", 0, 1)
+    shape = {"shape": torch.zeros(68, 2)}
+    store.save(tmp_path / "models" / key.filename, key, shape, FitReport(stopped="closed form"), "test")
+    listed = rows("models", "list", REPLICATE_CACHE=str(tmp_path))
+    (found,) = [row for row in listed if row["method"] == "meanshape"]
+    assert found["validation error"] is None and found["hash"] == key.hash

@@ -121,7 +121,7 @@ class Experiment:
             return [predictions.read(file) for file in files]
         if (
             tuple(models) not in self._obtained
-        ):  # several test sets want the same models, which `fresh` must not train again for each
+        ):  # other test sets want them too, and `fresh` must not train again
             self._obtained[tuple(models)] = obtain()
         trained = self._obtained[tuple(models)]
         faces = source.load()
@@ -135,9 +135,8 @@ class Experiment:
         runs = []
         for model, predicted, seconds in zip(models, shapes, trained.seconds, strict=True):
             errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
-            points = (
-                np.asarray(predicted) if self.faces == "synthetic" else None
-            )  # points of real faces are nobody's to publish
+            # points of real faces are nobody's to publish
+            points = np.asarray(predicted) if self.faces == "synthetic" else None
             about = provenance | {"training_seconds": round(seconds, 1)}
             runs.append(Predictions(model, testset, self.faces, faces.names, errors, points, about))
             self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
@@ -225,9 +224,8 @@ class Experiment:
         A failure rate that was zero before has no relative change and gives no row.
         """
         sides = [stacked_errors(list(runs), "inter-ocular") for runs in (after, before)]
-        about = partial(
-            self._about(artefact, method, source, after), points=None
-        )  # as the papers' relative numbers are listed
+        # without a number of points, as the papers' relative numbers are listed
+        about = partial(self._about(artefact, method, source, after), points=None)
         made = []
         for metric, sign, statistic in (
             ("mean-error reduction", -1, np.mean),

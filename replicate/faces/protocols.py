@@ -7,7 +7,7 @@ fingerprint of its faces at no cost.
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from replicate.faces import synthetic, w300
 from replicate.faces.boxes import BOX_RULE, simulated_detector_boxes
 from replicate.faces.faceset import FaceSet, concatenate
 from replicate.files import lock, sha256
+from replicate.progress import progress_bar
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
 DATA_SEED = 300  # of the synthetic faces; training seeds do not touch it
@@ -149,7 +150,10 @@ def _make(folder: Path, source: FaceSource) -> None:
             f".{folder.name}.*"
         ):  # by a process that was killed; nobody else holds the lock
             shutil.rmtree(left, ignore_errors=True)
-        batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split)
+        with progress_bar() as progress:
+            bar = progress.add_task(f"faces, {source.protocol} {source.split}", total=source.count, remark="")
+            made = partial(progress.advance, bar)
+            batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split, progress=made)
         try:
             with tempfile.TemporaryDirectory(
                 prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True

@@ -29,6 +29,7 @@ from replicate.faces.faceset import FaceSet
 from replicate.faces.images import to_grey
 from replicate.faces.markups import markup
 from replicate.faces.protocols import FaceSource
+from replicate.progress import progress_bar
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport
 
@@ -133,12 +134,15 @@ class SDM:
         self.initial_ = target.mean(axis=0).astype(np.float32)
         shapes = self._initial_shapes(len(crops), seed)  # (N, P, L, 2)
         regressors, biases = [], []
-        for _ in range(self.config.stages):
-            features = self._features(crops, shapes)  # (N, P, 128 L)
-            regressor, bias = _ridge(features, target[:, None] - shapes, self.config.ridge)
-            shapes += _linear(features, regressor, bias).reshape(shapes.shape)
-            regressors.append(regressor)
-            biases.append(bias)
+        with progress_bar() as progress:
+            bar = progress.add_task("SDM stages", total=self.config.stages, remark="")
+            for _ in range(self.config.stages):
+                features = self._features(crops, shapes)  # (N, P, 128 L)
+                regressor, bias = _ridge(features, target[:, None] - shapes, self.config.ridge)
+                shapes += _linear(features, regressor, bias).reshape(shapes.shape)
+                regressors.append(regressor)
+                biases.append(bias)
+                progress.advance(bar)
         self.regressors_, self.biases_ = np.stack(regressors), np.stack(biases)
         return self
 

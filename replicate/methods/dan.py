@@ -6,6 +6,7 @@ the 112 x 112 input frame: (x, y), 0-based, pixel centres at integers.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,18 +47,12 @@ class DANConfig:
     batch: int = 64  # §4
     step_size: float = 1e-3  # §4 "initial step size"
     decay: bool = False  # official code never changes it
-    samples: tuple[int, ...] = (
-        1_000_000,
-        1_000_000,
-        1_000_000,
-    )  # most samples of each stage; early stopping ends sooner
+    samples: tuple[int, ...] = (1_000_000,) * 3  # most samples of each stage; early stopping ends sooner
     validation_faces: int = 100  # §4
     validate_every: int = 40  # official code
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
     patience: int = 40  # our choice: 40 validations without a new best; §3.5 "until it stops improving"
-    narrow: "DANConfig | None" = (
-        None  # our choice: train this narrower network first and widen it, see `networks.widen`
-    )
+    narrow: "DANConfig | None" = None  # our choice: a network to train first and to widen (`networks.widen`)
 
     @property
     def frame(self) -> Frame:
@@ -172,13 +167,9 @@ def landmark_heatmap(shape: Tensor, size: int, radius: float) -> Tensor:
         (N, 1, size, size).
     """
     axis = torch.arange(size, dtype=shape.dtype, device=shape.device)
-    squared = (
-        axis - shape[..., None]
-    ).square()  # (N, L, 2, size): the square of a distance is a sum over x and y
+    squared = (axis - shape[..., None]).square()  # (N, L, 2, size): squared distances are sums over x and y
     nearest = torch.full((len(shape), size, size), torch.inf, dtype=shape.dtype, device=shape.device)
-    for landmark in squared.unbind(
-        1
-    ):  # one landmark of all faces at a time: 17 times less memory than all at once
+    for landmark in squared.unbind(1):  # one landmark of all faces at a time: less memory than all at once
         nearest = torch.minimum(nearest, landmark[:, 1, :, None] + landmark[:, 0, None, :])
     distance = (nearest + 1e-12).sqrt()  # keeps the gradient finite on a landmark
     return torch.where(nearest <= radius**2, 1 / (1 + distance), 0)[:, None]
@@ -370,13 +361,10 @@ def _train_stage(
     where = choose_device(device)
     torch.manual_seed(seed * 1_000 + stage)
     held_out = np.zeros(len(faces), bool)
-    held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = (
-        True  # §4: 100 random faces
-    )
+    # §4: a random subset of 100 training faces
+    held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = True
     mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
-    stream = (
-        20 * seed + 2 * stage + bool(narrow)
-    )  # a widened network sees other samples than the narrow one did
+    stream = 20 * seed + 2 * stage + bool(narrow)  # a widened network sees other samples than the narrow one
     samples = Samples(
         faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where
     )
@@ -425,9 +413,8 @@ def _train_stage(
 def _pixel_statistics(samples: Samples, steps: int = 32) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each pixel over augmented crops: two (112, 112)."""
     crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0].cpu()
-    return crops.mean(0), crops.std(0).clamp_min(
-        0.01
-    )  # a pixel that never changes must not be divided by zero
+    std = crops.std(0).clamp_min(0.01)  # a pixel that never changes must not be divided by zero
+    return crops.mean(0), std
 
 
 # Inference ----------------------------------------------------------------------------------------------------------------------
@@ -438,10 +425,9 @@ def for_inference(network: DAN) -> DAN:
     network = copy.deepcopy(network).eval()
     for stage in network.stages:
         stage.convolutions, stage.fc1 = fold_batch_norm(stage.convolutions), fold_batch_norm(stage.fc1)
+    exact = {stage.fc2 for stage in network.stages}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and not any(
-            module is stage.fc2 for stage in network.stages
-        ):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in exact:
             module.to(torch.bfloat16)
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
@@ -456,7 +442,12 @@ def predict(network: DAN, canvases: Canvases, batch: int = 8) -> list[Tensor]:
     return [apply_transform(back, torch.cat(per_stage)).cpu() for per_stage in zip(*shapes, strict=True)]
 
 
-def predict_faces(network: DAN, faces: FaceSet) -> list[np.ndarray]:
-    """Shapes after each stage for a face set, started from its boxes: per stage (N, L, 2) in pixels of each image."""
-    canvases = cut_canvases(faces.images, faces.boxes, network.canonical.cpu(), network.config.frame)
+def predict_boxes(network: DAN, images: Sequence[np.ndarray], boxes: np.ndarray) -> list[np.ndarray]:
+    """Shapes after each stage for N images, started from their boxes (N, 4): per stage (N, L, 2) in pixels of each image."""
+    canvases = cut_canvases(images, boxes, network.canonical.cpu(), network.config.frame)
     return [shapes.numpy() for shapes in predict(network, canvases)]
+
+
+def predict_faces(network: DAN, faces: FaceSet) -> list[np.ndarray]:
+    """`predict_boxes` for a face set and its boxes."""
+    return predict_boxes(network, faces.images, faces.boxes)

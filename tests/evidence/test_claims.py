@@ -3,25 +3,11 @@
 import json
 
 import pytest
+from contract_keys import VERDICT_KEYS
 
 from replicate.errors import ReplicateError
 from replicate.evidence import artefacts, claims, published
 from replicate.evidence.claims import Quantity, Verdict
-
-KEYS = {
-    "faces",
-    "profile",
-    "verdict",
-    "left",
-    "right",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "images",
-    "seeds",
-    "note",
-}
 
 
 def verdict(**changes) -> Verdict:
@@ -110,7 +96,7 @@ def test_the_ledger_lists_both_kinds_of_faces_for_every_claim():
     assert by_id["DAN-C1"] == {"synthetic": "not run", "real": "not run"}
     assert by_id["DAN-C6"] == {"synthetic": "not testable", "real": "not testable"}
     assert by_id["DAN-C7"] == {"synthetic": "not testable", "real": "not run"}
-    assert all(v.keys() >= KEYS for entry in every for v in entry["verdicts"])
+    assert all(v.keys() >= set(VERDICT_KEYS) for entry in every for v in entry["verdicts"])
 
 
 def test_a_recorded_verdict_takes_the_place_of_the_default():

@@ -1,47 +1,16 @@
 """Crops: where faces come to lie, what perturbations do, and that landmarks follow the pixels through all of it."""
 
-import math
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from toy_faces import CANONICAL, FRAME, MEAN, toy_faces
 
 from replicate.faces.augment import Frame, Perturbation, Samples, cut_canvases, mirror_batch
-from replicate.faces.faceset import FaceSet
-from replicate.geometry import apply_transform, compose, similarity, tight_box
+from replicate.geometry import apply_transform, compose, similarity
 from replicate.shapes import fit_in_boxes
 
-FRAME = Frame(size=112, extent=56.0)
 MILD = Perturbation(translation=0.08, rotation=20.0, scale=0.12)
-ANGLES = torch.linspace(0, 2 * math.pi, 69)[:68]
-MEAN = torch.stack([ANGLES.cos(), ANGLES.sin()], -1) * torch.linspace(0.5, 1, 68)[:, None]
-CANONICAL = FRAME.canonical(MEAN)
-
-
-def toy_faces(count=24, seed=0):
-    """Bright dots on grey: what a landmark is, can be read off the image."""
-    rng = np.random.default_rng(seed)
-    points = np.stack(
-        [CANONICAL.numpy() * rng.uniform(0.9, 1.1) + rng.uniform(0, 20, 2) for _ in range(count)]
-    ).astype(np.float32)
-    images = np.full((count, 140, 140), 60, np.uint8)
-    for image, shape in zip(images, points, strict=True):
-        image[tuple(shape.round().astype(int).T[::-1])] = 255
-    names = tuple(map(str, range(count)))
-    boxes = tight_box(torch.as_tensor(points)).numpy()
-    return FaceSet(
-        images,
-        points,
-        np.ones((count, 68), bool),
-        boxes,
-        names,
-        "ibug68",
-        "toy",
-        "train",
-        "synthetic",
-        "made by the test",
-    )
 
 
 def smooth_image(height, width):

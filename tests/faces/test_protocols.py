@@ -29,7 +29,7 @@ def generator(monkeypatch):
     """In place of the generator: grey images and random points, at once; the list of calls."""
     calls = []
 
-    def generate_many(seed, indices, condition):
+    def generate_many(seed, indices, condition, progress=None):
         calls.append((seed, list(indices), condition))
         count = len(indices)
         images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
@@ -175,7 +175,7 @@ def test_two_loads_at_the_same_time_generate_once(generator, cache):
 def test_a_generation_that_is_stopped_leaves_nothing(generator, cache, monkeypatch, stop):
     working = protocols.synthetic.generate_many
 
-    def stopped(*arguments):
+    def stopped(*arguments, **options):
         raise stop
 
     monkeypatch.setattr(protocols.synthetic, "generate_many", stopped)

@@ -1,0 +1,38 @@
+"""Keys of the JSON that the command prints: a contract."""
+
+RESULT_KEYS = [
+    "artefact",
+    "method",
+    "protocol",
+    "subset",
+    "points",
+    "metric",
+    "normaliser",
+    "value",
+    "ci_low",
+    "ci_high",
+    "unit",
+    "images",
+    "seeds",
+    "faces",
+    "profile",
+    "device",
+    "seconds",
+    "faces_sha256",
+    "commit",
+    "recorded_at",
+]
+VERDICT_KEYS = [
+    "faces",
+    "profile",
+    "verdict",
+    "left",
+    "right",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "images",
+    "seeds",
+    "note",
+]
