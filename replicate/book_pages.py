@@ -69,6 +69,7 @@ def provenance(job: Job, status: Mapping | None) -> str:
 
 def generate(jobs: Sequence[Job]) -> dict[str, str]:
     """Text of every generated page by its name."""
+    from replicate import faces_pages
     from replicate.evidence import artefacts, claims, rows
 
     works = artefacts.as_json()
@@ -80,7 +81,8 @@ def generate(jobs: Sequence[Job]) -> dict[str, str]:
         "ambiguities": ambiguities_page(),
         "status": status_page(jobs, numbers),
     }
-    for paper in sorted({job.notebook.split("/")[0] for job in jobs}):
+    pages |= faces_pages.generate()
+    for paper in sorted({job.notebook.split("/")[0] for job in jobs} & set(PAPERS)):
         own = [c for c in statements if c["paper"] == paper]
         pages[f"{paper}/recorded"] = recorded_page(paper, rows.load(paper), own)
     return pages

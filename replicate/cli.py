@@ -59,7 +59,10 @@ def claims(as_json: AsJson = False) -> None:
 def run(
     selectors: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SELECTOR]...", help="Paper, artefact or notebook; none: all notebooks."),
+        typer.Argument(
+            metavar="[SELECTOR]...",
+            help="Chapter (a paper or faces), artefact or notebook; none: all notebooks.",
+        ),
     ] = None,
     profile: Profile = "cpu",
     faces: Faces = "synthetic",

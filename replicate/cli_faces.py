@@ -20,37 +20,76 @@ detection = typer.Typer()
 
 @data.command()
 def check(as_json: AsJson = False) -> None:
-    """Say which real faces are on this machine and what is missing or damaged."""
+    """Say which real faces are on this machine, what is missing or damaged, and where that is obtained on which terms."""
     from replicate import faces_report
     from replicate.paths import data_dir
 
     rows = faces_report.check()
     console.print(f"real faces in {data_dir()} (set REPLICATE_DATA to look elsewhere)", soft_wrap=True)
-    show(rows, as_json, tables.checks)
-    damaged = [row for row in rows if "partner" in row["state"]]
+    show(rows, as_json, lambda found: tables.checks([_short_check(row) for row in found]))
+    if not as_json:
+        for title, url, terms in _to_obtain(rows):
+            console.print(
+                f"{title}\n  from {url}\n  terms: {terms}", soft_wrap=True, markup=False, highlight=False
+            )
+    damaged = [row for row in rows if row["state"].startswith("damaged")]
     if damaged:
         raise ReplicateError(
-            "; ".join(f"{row['part']}: {row['state']}" for row in damaged)
+            "; ".join(f"{row['data set']}, {row['part']}: {row['state']}" for row in damaged)
             + ". Restore or remove these files."
         )
 
 
+def _short_check(row: dict) -> dict:
+    """A row for a narrow table; what is damaged is told below it."""
+    short = {name: row[name] for name in ("data set", "part", "expected", "found")}
+    return short | {"state": row["state"].partition(":")[0]}
+
+
+def _to_obtain(rows: list[dict]) -> list[tuple[str, str, str]]:
+    """Title, source and terms of each data set of which something is missing."""
+    missing = [row for row in rows if row["state"] != "complete"]
+    return list(dict.fromkeys((row["title"], row["url"], row["terms"]) for row in missing))
+
+
 @data.command()
 def describe(
-    protocol: Annotated[str, typer.Argument(help="Benchmark.")] = "300w",
+    protocol: Annotated[str | None, typer.Argument(help="Benchmark; none: all of them.")] = None,
     faces: Faces = "synthetic",
     profile: Profile = "smoke",
+    sample: Annotated[int, typer.Option(min=1, help="Generated faces of each part to render.")] = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Say what each split of a protocol holds."""
+    """Say what each split of a protocol holds: counts, points, sizes, visibility and pose."""
     from replicate import faces_report
-    from replicate.faces.protocols import SPLITS
+    from replicate.faces.protocols import PROTOCOLS
 
     with wrong_usage():
-        check_one_of("protocol", protocol, SPLITS)
+        if protocol is not None:
+            check_one_of("protocol", protocol, PROTOCOLS)
         check_one_of("faces", faces, FACES)
         check_one_of("profile", profile, PROFILES)
-    show(faces_report.describe(protocol, faces, profile), as_json, tables.checks)
+    rows = faces_report.describe(protocol, faces, profile, sample)
+    if faces == "synthetic":
+        console.print(
+            f"sizes and visibility of the first {sample} faces of each part, pose (5 %, 50 % and 95 %) of the first "
+            f"{faces_report.DRAWN}",
+            soft_wrap=True,
+        )
+    show(rows, as_json, lambda found: tables.checks([_short_description(row) for row in found]))
+
+
+def _short_description(row: dict) -> dict:
+    """A row for a narrow table; the JSON form has roll, box rule, normalisers and image size too."""
+    short = {
+        "split": f"{row['protocol']} {row['split']}",
+        "faces": row["images"],
+        "official": row["official"],
+    }
+    if not row["images"]:
+        return short | dict.fromkeys(("markup", "face, px", "visible", "yaw", "pitch"))
+    pose = {name: row[name] and " ".join(f"{angle:+.0f}" for angle in row[name]) for name in ("yaw", "pitch")}
+    return short | {"markup": row["markup"], "face, px": row["face size"], "visible": row["visible"]} | pose
 
 
 @data.command()

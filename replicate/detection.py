@@ -103,11 +103,16 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
 
 
 def _dan(profile: str, faces: str) -> Predictor:
-    from replicate.faces.protocols import FaceSource
+    from replicate.faces.sources import FaceSource
     from replicate.methods import dan
 
-    config = dan.CONFIGS[profile, faces]
-    network, _ = dan.obtain(config, 2, FaceSource("300w", "train", faces, profile), profile, 0)
+    # what is detected in are photographs: of the generated faces, those of every condition carry over best
+    split, config = (
+        ("wide", dan.WIDE_CONFIGS[profile])
+        if faces == "synthetic"
+        else ("train", dan.CONFIGS[profile, faces])
+    )
+    network, _ = dan.obtain(config, 2, FaceSource("300w", split, faces, profile), profile, 0)
 
     return lambda image, boxes: dan.predict_boxes(network, [image] * len(boxes), boxes)[-1]
 

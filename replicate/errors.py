@@ -1,4 +1,4 @@
-"""The one exception that the library raises on purpose."""
+"""What the library raises on purpose."""
 
 
 class ReplicateError(ValueError):
@@ -6,3 +6,7 @@ class ReplicateError(ValueError):
 
     The message names what was given, what was expected and what to do; the command line prints it without a traceback.
     """
+
+
+class AbsentError(ReplicateError):
+    """A data set, or a part of it, is not on this machine."""

@@ -7,69 +7,79 @@ import cv2
 import numpy as np
 
 from replicate.errors import ReplicateError
-from replicate.faces import synthetic, w300
-from replicate.faces.protocols import SPLITS, FaceSource
+from replicate.evidence import data_card
+from replicate.faces import real, synthetic
+from replicate.faces.protocols import PROTOCOLS, get, markup_of
+from replicate.faces.sources import FaceSource
 from replicate.files import atomic_write
 from replicate.paths import data_dir
 
+SAMPLE = 4  # generated faces of each part whose sizes and visibility a description looks at: all protocols in seconds
+DRAWN = 200  # and those whose pose it looks at
+
 
 def check() -> list[dict]:
-    """One row per part of each real data set: how many faces are expected and found, and what is wrong."""
-    folder = data_dir() / w300.FOLDER
-    rows = []
-    for name in w300.PART_COUNTS:
-        part = w300.scan(folder, name)
-        if part.orphans:
-            state = f"{part.orphans[0].name} lacks its partner" + (
-                f" (and {len(part.orphans) - 1} more)" if part.orphans[1:] else ""
-            )
-        else:
-            state = (
-                "complete" if part.found >= part.expected else "absent" if not part.found else "incomplete"
-            )
-        rows.append(
-            {
-                "data set": w300.FOLDER,
-                "part": name,
-                "expected": part.expected,
-                "found": part.found,
-                "state": state,
-            }
-        )
-    return rows
+    """One row per part of each real data set: how many faces are expected and found, what is wrong, where it is obtained on what terms."""
+    return [
+        {
+            "data set": name,
+            "part": part.name,
+            "expected": part.expected,
+            "found": part.found,
+            "state": part.state,
+            "folder": str(data_dir() / data_set.folder),
+            "title": data_set.title,
+            "url": data_set.url,
+            "terms": data_set.terms,
+            "cite": data_set.cite,
+        }
+        for name, data_set in real.DATA_SETS.items()
+        for part in data_set.check(data_dir() / data_set.folder)
+    ]
 
 
-def describe(protocol: str, faces: str, profile: str) -> list[dict]:
-    """One row per split: faces, image sizes, face sizes, visible points and the box rule; splits that are absent say so."""
-    return [_describe_split(FaceSource(protocol, split, faces, profile)) for split in SPLITS[protocol]]
+def describe(protocol: str | None, faces: str, profile: str, sample: int = SAMPLE) -> list[dict]:
+    """One row per split of a protocol, or of all: what its faces are like; splits that are absent say so.
+
+    Parameters
+    ----------
+    protocol : str or None
+        None describes all protocols.
+    faces, profile : str
+        See `replicate.vocabulary`.
+    sample : int
+        Generated faces of each part that sizes, visibility and pose are taken of; real faces are read whole.
+    """
+    names = PROTOCOLS if protocol is None else [protocol]
+    sources = [FaceSource(name, split, faces, profile) for name in names for split in PROTOCOLS[name].splits]
+    return [_describe_split(source, sample) for source in sources]
 
 
-def _describe_split(source: FaceSource) -> dict:
-    row = {"split": source.split, "faces": source.faces}
-    try:
-        loaded = source.load()
-    except ReplicateError as error:
-        nothing = dict.fromkeys(("points", "image size", "face size", "visible", "box rule"))
-        return row | {"images": 0, **nothing, "state": str(error)}
-    sides = np.array([image.shape[:2] for image in loaded.images])
-    extent = np.nanmax(loaded.points, 1) - np.nanmin(loaded.points, 1)
-    return row | {
-        "images": len(loaded),
-        "points": loaded.points.shape[1],
-        "image size": f"{sides[:, 1].min()}-{sides[:, 1].max()} x {sides[:, 0].min()}-{sides[:, 0].max()}",
-        "face size": round(float(extent.mean()), 1),
-        "visible": round(float(loaded.visible.mean()), 3),
-        "box rule": loaded.box_rule,
-        "state": "read",
+def _describe_split(source: FaceSource, sample: int) -> dict:
+    protocol, split = get(source.protocol, source.split)
+    row = {
+        "protocol": source.protocol,
+        "split": source.split,
+        "faces": source.faces,
+        "images": 0,
+        "official": data_card.official(source.protocol, source.split),
+        "looked at": 0,
+        "markup": markup_of(source.protocol, source.split),
+        "normalisers": list(split.normalisers or protocol.normalisers),
     }
+    try:
+        looked = data_card.look(source, sample, DRAWN)
+    except ReplicateError as error:
+        return row | dict.fromkeys((*data_card.SUMMARY, "box rule")) | {"state": str(error)}
+    told = {"images": source.count, "looked at": len(looked.faces)} | data_card.summary(looked)
+    state = "made" if source.faces == "synthetic" else "read"
+    return row | told | {"box rule": looked.faces.box_rule, "state": state}
 
 
 def prepare(profile: str) -> list[dict]:
     """Make the synthetic faces of every split that a profile uses, so that later runs find them in the cache."""
     sources = [
-        FaceSource(protocol, split, "synthetic", profile)
-        for protocol, splits in SPLITS.items()
-        for split in splits
+        FaceSource(p, s, "synthetic", profile) for p, protocol in PROTOCOLS.items() for s in protocol.splits
     ]
     return [
         {"protocol": s.protocol, "split": s.split, "images": len(s.load()), "sha256": s.fingerprint}

@@ -20,13 +20,14 @@ from replicate.errors import ReplicateError
 from replicate.files import read_json, sha256, write_json
 from replicate.paths import data_dir, published_dir, root
 from replicate.provenance import commit
-from replicate.vocabulary import FACES, PROFILES, check_one_of
+from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
+CHAPTERS = ("faces", *PAPERS)  # folders of notebooks: the data card, and one for each paper
 REQUIRED = ("profile", "faces", "seed", "device")  # every notebook's parameters cell defines at least these
 
 
 def folder() -> Path:
-    """The folder that holds one folder of notebooks per paper."""
+    """The folder that holds one folder of notebooks per chapter."""
     return root() / "notebooks"
 
 

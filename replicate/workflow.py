@@ -17,7 +17,7 @@ from replicate import notebooks
 from replicate.errors import ReplicateError
 from replicate.files import read_json, write_json
 from replicate.paths import cache, root
-from replicate.vocabulary import PAPERS, check_one_of
+from replicate.vocabulary import check_one_of
 
 MEMORY_MIB = 6144  # no process of this project may need more
 
@@ -61,7 +61,7 @@ class Job:
 
 
 def select(selectors: Iterable[str]) -> list[str]:
-    """Keys of the notebooks that the selectors name: a paper, an artefact, a notebook, or nothing for all.
+    """Keys of the notebooks that the selectors name: a paper, the chapter `faces`, an artefact, a notebook, or nothing for all.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _matching(selector: str, available: Mapping[str, Path]) -> set[str]:
     key = selector.removeprefix("notebooks/").removesuffix(".ipynb")
     if key in available:
         return {key}
-    if selector.lower() in PAPERS:
+    if selector.lower() in notebooks.CHAPTERS:
         found = {name for name in available if name.startswith(f"{selector.lower()}/")}
         if not found:
             raise ReplicateError(f"no notebook of {selector} exists yet; there are: {', '.join(available)}.")
@@ -87,11 +87,11 @@ def _matching(selector: str, available: Mapping[str, Path]) -> set[str]:
     makers = artefact_notebooks()
     identity = next((name for name in makers if name.lower() == selector.lower()), None)
     if identity is None:
-        near = get_close_matches(selector, [*PAPERS, *available, *makers], n=1) or get_close_matches(
-            selector.upper(), makers, n=1
-        )
+        near = get_close_matches(
+            selector, [*notebooks.CHAPTERS, *available, *makers], n=1
+        ) or get_close_matches(selector.upper(), makers, n=1)
         raise ReplicateError(
-            f"selector: got {selector!r}, expected a paper ({', '.join(PAPERS)}), a notebook ({', '.join(available)}) or an artefact "
+            f"selector: got {selector!r}, expected a chapter ({', '.join(notebooks.CHAPTERS)}), a notebook ({', '.join(available)}) or an artefact "
             f"such as DAN-T5 (`replicate artefacts` lists them).{f' Did you mean {near[0]!r}?' if near else ''}"
         )
     maker = makers[identity]

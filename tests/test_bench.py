@@ -12,6 +12,8 @@ from replicate.errors import ReplicateError
 PROMISED = [
     "faces.generate",
     "faces.read",
+    "faces.open",
+    "faces.augment",
     "dan.inference",
     "dan.training",
     "ect.tuning",
@@ -79,3 +81,31 @@ def test_the_plain_dan_is_the_same_network_as_the_fast_one():
     for one, other in zip(fast, plain, strict=True):
         assert (one - other).norm(dim=-1).mean() < 0.5  # pixels; bfloat16 has 8 bits
         assert one.std() > 1  # and the comparison is not of zeros
+
+
+def test_the_plain_crops_are_those_that_the_batched_augmentation_makes(monkeypatch):
+    from replicate.bench import dan as dan_bench
+    from replicate.bench import faces
+    from replicate.faces.perturbations import NormalPerturbation
+
+    monkeypatch.setattr(dan_bench, "FACES", 4)
+    made = dan_bench.faces()
+    mean = torch.as_tensor(made.points).mean(0)
+    samples = faces.Samples(
+        made, mean, faces.dan.DANConfig().frame, NormalPerturbation(0.05, 10.0, 0.1), 4, seed=0
+    )
+    moves = samples.perturbation.sample(4, samples.canvases.frame, torch.Generator().manual_seed(0))
+    mirrored = torch.tensor([False, True, False, True])
+    crops, _ = samples.framed.augmented(torch.arange(4), moves, mirrored)
+    plain = torch.stack([torch.from_numpy(crop.copy()) for crop in faces._one_by_one(made, samples)])
+    assert (plain - crops[:, 0]).abs().mean() < 0.03 and crops.std() > 0.1
+
+
+def test_the_store_that_is_read_holds_different_faces_many_times(monkeypatch, tmp_path):
+    from replicate.bench import faces
+
+    monkeypatch.setattr(faces, "STORED", 6)
+    monkeypatch.setattr(faces, "DIFFERENT", 2)
+    images = faces._store(tmp_path / "store").images
+    assert len(images) == 6 and images.batch([0, 2, 4]).shape == (3, 256, 256, 3)
+    assert (images[0] == images[4]).all() and (images[0] != images[1]).any()

@@ -118,12 +118,13 @@ class TestData:
         assert {r["state"] for r in found} == {"absent"}
         (folder / "a.pts").write_text("")
         done = replicate("data", "check", "--json", REPLICATE_DATA=str(tmp_path))
-        assert done.returncode == 1 and "ibug: a.pts lacks its partner" in done.stderr
-        assert {r["part"]: r["state"] for r in json.loads(done.stdout)}["ibug"] == "a.pts lacks its partner"
+        assert done.returncode == 1 and "a.pts lacks its partner" in done.stderr
+        state = {r["part"]: r["state"] for r in json.loads(done.stdout)}["ibug"]
+        assert state.startswith("damaged: ") and "a.pts lacks its partner" in state
 
     def test_made_files_are_read_back_as_they_were_generated(self, tmp_path):
         from replicate.faces.images import read_image
-        from replicate.faces.w300 import read_pts
+        from replicate.faces.real.w300 import read_pts
 
         rows("data", "make", tmp_path, "--count", "2", "--seed", "5")
         face = generate(5, 1, "common")
@@ -131,10 +132,12 @@ class TestData:
         np.testing.assert_allclose(read_pts(tmp_path / "common_5_00001.pts"), face.points, atol=1e-3)
 
     def test_describe_tells_what_each_split_holds_or_why_it_is_absent(self, tmp_path):
-        found = {r["split"]: r for r in rows("data", "describe", "--profile", "smoke")}
+        found = {r["split"]: r for r in rows("data", "describe", "300w", "--profile", "smoke")}
         assert found["full"]["images"] == found["common"]["images"] + found["challenging"]["images"] > 0
-        absent = rows("data", "describe", "--faces", "real", REPLICATE_DATA=str(tmp_path))
-        assert all(r["images"] == 0 and "REPLICATE_DATA" in r["state"] for r in absent)
+        absent = rows("data", "describe", "300w", "--faces", "real", REPLICATE_DATA=str(tmp_path))
+        states = {r["split"]: r["state"] for r in absent if r["images"] == 0}
+        assert "synthetic faces only" in states.pop("wide")
+        assert len(states) == 5 and all("REPLICATE_DATA" in state for state in states.values())
 
 
 class TestDetect:

@@ -10,10 +10,11 @@ from replicate.files import sha256
 from replicate.methods import baselines, dan
 from replicate.paths import root
 
-SHARED = ("training", "geometry", "shapes", "networks", "faces/augment", "faces/boxes", "faces/images")
+FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
+SHARED = ("training", "geometry", "shapes", "networks", *FACES, "faces/augment", "faces/perturbations")
 METHODS = {
     "dan": (dan.VERSION, (*SHARED, "methods/dan")),
-    "baselines": (baselines.VERSION, ("faces/boxes", "faces/images", "methods/baselines")),
+    "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),
 }
 RECORDED = Path(__file__).with_name("versions.json")
 

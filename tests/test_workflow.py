@@ -17,7 +17,7 @@ from replicate.workflow import Job
 class TestSelect:
     @pytest.fixture(autouse=True)
     def two_papers(self, tmp_path, monkeypatch):
-        for name in ("dan/s1_a", "dan/s43_b", "ect/s2_c"):
+        for name in ("dan/s1_a", "dan/s43_b", "ect/s2_c", "faces/sheets"):
             write_notebook(tmp_path / f"{name}.ipynb")
         monkeypatch.setattr(notebooks, "folder", lambda: tmp_path)
         monkeypatch.setattr(
@@ -27,14 +27,16 @@ class TestSelect:
     @pytest.mark.parametrize(
         ("selectors", "keys"),
         [
-            ([], ["dan/s1_a", "dan/s43_b", "ect/s2_c"]),
+            ([], ["dan/s1_a", "dan/s43_b", "ect/s2_c", "faces/sheets"]),
             (["dan"], ["dan/s1_a", "dan/s43_b"]),
+            (["faces"], ["faces/sheets"]),
+            (["Faces", "ect"], ["ect/s2_c", "faces/sheets"]),
             (["DAN-T5"], ["dan/s43_b"]),
             (["dan-t5", "ect"], ["dan/s43_b", "ect/s2_c"]),
             (["notebooks/ect/s2_c.ipynb"], ["ect/s2_c"]),
         ],
     )
-    def test_papers_artefacts_and_notebooks(self, selectors, keys):
+    def test_chapters_artefacts_and_notebooks(self, selectors, keys):
         assert workflow.select(selectors) == keys
 
     @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ class TestSelect:
         [
             ("DAN-T55", "Did you mean 'DAN-T5'"),
             ("dna", "Did you mean 'dan'"),
+            ("face", "expected a chapter .faces, lddr.*Did you mean 'faces'"),
             ("DAN-T9", "no notebook makes DAN-T9 yet"),
             ("rnn", "no notebook of rnn exists yet"),
         ],

@@ -15,6 +15,8 @@ REGISTRY = {  # name: module of this package, function
     "machine.product": ("machine", "product"),
     "faces.generate": ("faces", "generate"),
     "faces.read": ("faces", "read"),
+    "faces.open": ("faces", "open_again"),
+    "faces.augment": ("faces", "augment"),
     "dan.inference": ("dan", "inference"),
     "dan.training": ("dan", "training"),
     "ect.tuning": ("ect", "tuning"),

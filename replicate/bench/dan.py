@@ -10,7 +10,6 @@ from replicate.bench.machine import operations, peak, rate
 from replicate.devices import describe_device
 from replicate.faces import synthetic
 from replicate.faces.augment import Samples
-from replicate.faces.boxes import BOX_RULE
 from replicate.faces.faceset import FaceSet
 from replicate.geometry import apply_transform, fit_similarity, invert, tight_box
 from replicate.methods import dan
@@ -20,12 +19,12 @@ FACES = 32
 CPU = torch.device("cpu")
 
 
-def _faces() -> FaceSet:
+def faces() -> FaceSet:
     made = synthetic.generate_many(2, range(FACES))
     names = tuple(f"bench_{i}" for i in range(FACES))
     boxes = tight_box(torch.as_tensor(made.points)).numpy()
     return FaceSet(
-        made.images, made.points, made.visible, boxes, names, "ibug68", "300w", "train", "synthetic", BOX_RULE
+        made.images, made.points, made.visible, boxes, names, "ibug68", "300w", "train", "synthetic", "tight"
     )
 
 
@@ -33,9 +32,9 @@ def _network(stages: int) -> tuple[dan.DAN, Samples]:
     """A network at the paper's width with random weights, and samples for it."""
     torch.manual_seed(0)
     config = dan.DANConfig(batch=32)  # the paper's network, the cpu profile's batches
-    faces = _faces()
-    mean = mean_shape(torch.as_tensor(faces.points))
-    samples = Samples(faces, mean, config.frame, config.perturbation, config.batch, seed=0)
+    training = faces()
+    mean = mean_shape(torch.as_tensor(training.points))
+    samples = Samples(training, mean, config.frame, config.perturbation, config.batch, seed=0)
     size = config.input_size
     network = dan.DAN(
         config,
@@ -105,10 +104,10 @@ def training() -> Measurement:
     network, samples = _network(stages=1)
     plain = _plain_copy(network)
     batch = samples.batch
-    ours = rate(_step(network, network, samples), batch, 6.0)
-    naive = rate(_step(plain, lambda crops: plain_forward(plain, crops), samples), batch, 6.0)
+    ours = rate(step(network, network, samples), batch, 6.0)
+    naive = rate(step(plain, lambda crops: plain_forward(plain, crops), samples), batch, 6.0)
     drawn = rate(lambda: samples(0), batch, 1.0)
-    per_sample = operations(_step(plain, lambda crops: plain_forward(plain, crops), samples)) / batch
+    per_sample = operations(step(plain, lambda crops: plain_forward(plain, crops), samples)) / batch
     return Measurement(
         measures=f"first stage, width {network.config.width}, batches of {batch}, Adam; drawing the samples takes {ours / drawn:.1%} of the "
         f"time; limit: {per_sample / 1e9:.2f} GFLOP a sample at the speed of the bfloat16 matrix product",
@@ -122,9 +121,7 @@ def training() -> Measurement:
     )
 
 
-def _step(
-    network: dan.DAN, forward: Callable[[Tensor], list[Tensor]], samples: Samples
-) -> Callable[[], None]:
+def step(network: dan.DAN, forward: Callable[[Tensor], list[Tensor]], samples: Samples) -> Callable[[], None]:
     optimiser = torch.optim.Adam(network.parameters(), network.config.step_size)
     network.train()
 

@@ -1,4 +1,4 @@
-"""Speed of making and reading faces."""
+"""Speed of making, storing, reading and augmenting faces."""
 
 import os
 import tempfile
@@ -6,14 +6,23 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
+import torch
 
 from replicate.bench import Measurement
+from replicate.bench import dan as dan_bench
 from replicate.bench.machine import rate
 from replicate.devices import describe_device
-from replicate.faces import synthetic
-from replicate.faces.images import read_image, read_images
+from replicate.faces import face_store, synthetic
+from replicate.faces.augment import Samples
+from replicate.faces.faceset import FaceSet
+from replicate.faces.images import read_images, to_grey
+from replicate.geometry import compose
+from replicate.methods import dan
+from replicate.shapes import mean_shape
 
-MANY, FEW, TO_READ = 960, 48, 64
+MANY, FEW = 960, 48
+BATCH, STORED, DIFFERENT = 64, 1024, 32
 
 
 def generate() -> Measurement:
@@ -39,20 +48,85 @@ def generate() -> Measurement:
 
 
 def read() -> Measurement:
-    """Reading photographs from disk."""
-    faces = synthetic.generate_many(1, range(4), size=512)
+    """Random batches from the face store."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{i}.jpg" for i in range(TO_READ)]
-        for i, path in enumerate(paths):
-            cv2.imwrite(str(path), faces.images[i % 4])
-        ours = rate(lambda: read_images(paths), TO_READ)
-        naive = rate(lambda: [read_image(path) for path in paths], TO_READ)
+        images = _store(Path(folder) / "store").images
+        paths = [Path(folder) / f"{i}.jpg" for i in range(BATCH)]
+        for path, image in zip(paths, images, strict=False):
+            cv2.imwrite(str(path), image)
+        rng = np.random.default_rng(0)
+        ours = rate(lambda: images.batch(rng.integers(len(images), size=BATCH)), BATCH)
+        decoded = rate(lambda: read_images(paths), BATCH)
     return Measurement(
-        measures=f"{TO_READ} JPEG photographs of 512 x 512 pixels from disk to RGB",
+        measures=f"random batch of {BATCH} of {STORED} faces of 256 x 256 pixels in colour from the face store, in the computer's file cache: "
+        f"{1000 * BATCH / ours:.2f} ms",
         value=ours,
-        unit="images/s",
-        peer="one after another",
-        peer_value=naive,
+        unit="faces/s",
+        peer=f"decoding {BATCH} JPEG files in threads",
+        peer_value=decoded,
         device=describe_device("cpu"),
-        threads=os.cpu_count() or 1,
+        threads=1,
     )
+
+
+def open_again() -> Measurement:
+    """Opening a face store that has been opened before."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        _store(store)
+        ours = rate(lambda: face_store.open_store(store), 1, 1.0)
+        whole = rate(lambda: np.fromfile(store / "pixels.bin", np.uint8), 1, 1.0)
+    return Measurement(
+        measures=f"second opening of a store of {STORED} faces of 256 x 256 pixels in colour, its labels checked: {1000 / ours:.1f} ms",
+        value=ours,
+        unit="openings/s",
+        peer="reading all its pixels into memory",
+        peer_value=whole,
+        device=describe_device("cpu"),
+        threads=1,
+    )
+
+
+def _store(folder: Path) -> face_store.Stored:
+    """A store of a few different faces, each many times."""
+    made = synthetic.generate_many(1, range(DIFFERENT), workers=1)
+    labels = {"points": made.points, "visible": made.visible, **made.attributes}
+    face_store.make(folder, lambda done: [(made.images, labels)] * ((STORED - done) // DIFFERENT))
+    return face_store.open_store(folder)
+
+
+def augment() -> Measurement:
+    """Augmented batches as DAN trains on them, as a share of its training step."""
+    config = dan.CONFIGS["cpu", "synthetic"]
+    faces = dan_bench.faces()
+    mean = mean_shape(torch.as_tensor(faces.points))
+    samples = Samples(faces, mean, config.frame, config.perturbation, config.batch, seed=0)
+    pixels = torch.full((2, config.input_size, config.input_size), 0.5)
+    network = dan.DAN(config, 1, config.frame.canonical(mean), *pixels)
+    step = dan_bench.step(network.to(memory_format=torch.channels_last), network, samples)
+    ours = rate(lambda: samples(0), config.batch)
+    trained = rate(step, config.batch, 4.0)
+    return Measurement(
+        measures=f"batches of {config.batch} grey crops of {config.input_size} x {config.input_size} pixels, moved and mirrored: {trained / ours:.1%} of a "
+        f"training step of DAN's first stage at width {config.width} ({1000 * config.batch / trained:.0f} ms)",
+        value=ours,
+        unit="samples/s",
+        peer="one photograph after another with OpenCV",
+        peer_value=rate(lambda: _one_by_one(faces, samples), config.batch),
+        device=describe_device("cpu"),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _one_by_one(faces: FaceSet, samples: Samples) -> list[np.ndarray]:
+    """A batch of augmented crops from the photographs, without canvases and batches."""
+    frame = samples.canvases.frame
+    moves = samples.perturbation.sample(samples.batch, frame, torch.Generator().manual_seed(0))
+    transforms = compose(moves, samples.canvases.from_image[: samples.batch]).numpy()
+    crops = []
+    for number, (image, transform) in enumerate(zip(faces.images, transforms, strict=True)):
+        crop = cv2.warpAffine(
+            to_grey(image), transform, (frame.size, frame.size), borderMode=cv2.BORDER_REPLICATE
+        )
+        crops.append((crop[:, ::-1] if number % 2 else crop).astype(np.float32) / 255)
+    return crops

@@ -14,7 +14,7 @@ from replicate.evidence.claims import Verdict
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.faces.faceset import FaceSet
-from replicate.faces.protocols import FaceSource
+from replicate.faces.sources import FaceSource
 from replicate.metrics import (
     Statistic,
     auc,

@@ -231,7 +231,8 @@ def _ours(row: Row) -> str:
 
 def _published_value(row: Row, paper: pd.DataFrame) -> float | None:
     """The one published number for a row, in its unit; None if there is none or more than one."""
-    found = paper[(paper["label"] == row.method) & paper["number"].notna()]
+    # statements about data sets name no method
+    found = paper[paper["label"].isin([row.method, ""]) & paper["number"].notna()]
     for name in _MATCH:
         wanted = getattr(row, name)
         wanted = "" if wanted is None or wanted == NO_NORMALISER else str(wanted)

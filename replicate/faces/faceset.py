@@ -10,6 +10,27 @@ from replicate.errors import ReplicateError
 from replicate.files import sha256
 
 
+class Chosen(Sequence):
+    """Images of other sequences, fetched when they are asked for: nothing is copied or read before.
+
+    Parameters
+    ----------
+    places : sequence of (sequence of arrays, int)
+        For each image the sequence that holds it, and where.
+    """
+
+    def __init__(self, places: Sequence[tuple[Sequence[np.ndarray], int]]) -> None:
+        # places in other choices are followed to where the images lie
+        self.places = [held.places[i] if isinstance(held, Chosen) else (held, i) for held, i in places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        held, place = self.places[index]
+        return held[place]
+
+
 @dataclass(frozen=True, eq=False)
 class FaceSet:
     """N faces, one per image, in one markup.
@@ -101,7 +122,7 @@ class FaceSet:
         index = np.flatnonzero(which) if which.dtype == bool else which
         return replace(
             self,
-            images=[self.images[i] for i in index],  # views: nothing is copied or read yet
+            images=Chosen([(self.images, i) for i in index.tolist()]),
             points=self.points[index],
             visible=self.visible[index],
             boxes=self.boxes[index],
@@ -118,17 +139,18 @@ class FaceSet:
         return sha256("\n".join(self.names), self.points, self.visible, self.boxes, *pixels)
 
 
-def concatenate(parts: Sequence[FaceSet], split: str) -> FaceSet:
-    """One set from several of the same protocol, in order; attributes that all parts share are kept."""
+def concatenate(parts: Sequence[FaceSet], protocol: str, split: str) -> FaceSet:
+    """One set from several in the same markup, in order; attributes that all parts share are kept."""
     first = parts[0]
     shared = set.intersection(*(set(part.attributes) for part in parts))
     return replace(
         first,
-        images=[image for part in parts for image in part.images],
+        images=Chosen([(part.images, i) for part in parts for i in range(len(part))]),
         points=np.concatenate([part.points for part in parts]),
         visible=np.concatenate([part.visible for part in parts]),
         boxes=np.concatenate([part.boxes for part in parts]),
         names=tuple(name for part in parts for name in part.names),
+        protocol=protocol,
         split=split,
         attributes={key: np.concatenate([part.attributes[key] for part in parts]) for key in sorted(shared)},
         identity=None

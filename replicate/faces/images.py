@@ -63,6 +63,11 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return cv2.transform(image, np.full((1, 3), 1 / 3, np.float32))
 
 
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 from grey or RGB."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+
+
 def _to_8_bit(image: np.ndarray, path: Path) -> np.ndarray:
     if image.dtype == np.uint8:
         return image

@@ -1,169 +1,291 @@
-"""Protocols: what a benchmark fixes (markup, splits, counts, boxes), with synthetic or real faces behind it.
+"""Protocols: what a benchmark fixes (markup, splits, counts, box rule, normalisers), as a table without input or output.
 
-A `FaceSource` names a set of faces without making or reading it, so that a model or a stored prediction can be looked up by the
-fingerprint of its faces at no cost.
+Counts are those of the papers or of the official release; `replicate.faces.sources` finds or makes the faces behind them.
 """
 
-import shutil
-import tempfile
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
 
-import numpy as np
-
-from replicate import paths
-from replicate.errors import ReplicateError
-from replicate.faces import synthetic, w300
-from replicate.faces.boxes import BOX_RULE, simulated_detector_boxes
-from replicate.faces.faceset import FaceSet, concatenate
-from replicate.files import lock, sha256
-from replicate.progress import progress_bar
-from replicate.vocabulary import FACES, PROFILES, check_one_of
-
-DATA_SEED = 300  # of the synthetic faces; training seeds do not touch it
-
-SPLITS = {"300w": tuple(w300.SPLITS)}
-UNIONS = {("300w", "full"): ("common", "challenging")}
-SYNTHETIC_COUNTS = {  # `cpu` and `gpu` have the official counts
-    "300w": {"train": 3148, "common": 554, "challenging": 135, "private": 600},
-}
-SMOKE_COUNTS = {
-    "300w": {"train": 64, "common": 24, "challenging": 12, "private": 24},
-}
+from replicate.faces.boxes import SQUARE, TIGHT, BoxRule
+from replicate.vocabulary import PROFILES, check_one_of
 
 
 @dataclass(frozen=True)
-class FaceSource:
-    """One split of a protocol, not yet loaded.
+class Split:
+    """One part of a benchmark.
 
     Attributes
     ----------
-    protocol, split : str
-        For example `300w`, `common`.
-    faces : str
-        `synthetic` or `real`.
-    profile : str
-        Decides how many synthetic faces there are; real sets are always whole.
+    count : int
+        Faces of the official split. A union counts its parts.
+    smoke : int
+        Synthetic faces at the `smoke` profile: the first ones of the split.
+    condition : str
+        Condition of `replicate.faces.synthetic` that stands for its photographs.
+    first : int
+        Index of its first synthetic face: splits that share a condition share no face.
+    union : tuple of (protocol, split)
+        The disjoint splits that make this one up.
+    real, data_set : str
+        Its name in the adapter of its data set (empty: it has no real counterpart), and that data set where it differs from the
+        protocol's.
+    size : int
+        Side of its synthetic images in pixels.
+    cpu : int or None
+        Synthetic faces at the `cpu` profile, where the official count would not fit its budget.
+    identities : int
+        People in a synthetic split, who take turns; 0: everybody is somebody else.
+    markup : str
+        Where it differs from the protocol's.
+    normalisers, box_rule
+        Where they differ from the protocol's.
     """
 
-    protocol: str
-    split: str
-    faces: str
-    profile: str
-
-    def __post_init__(self) -> None:
-        check_one_of("protocol", self.protocol, SPLITS)
-        check_one_of("split", self.split, SPLITS[self.protocol])
-        check_one_of("faces", self.faces, FACES)
-        check_one_of("profile", self.profile, PROFILES)
-
-    @property
-    def parts(self) -> tuple["FaceSource", ...]:
-        """The disjoint splits that make this one up (itself, if it is no union)."""
-        names = UNIONS.get((self.protocol, self.split), (self.split,))
-        return tuple(FaceSource(self.protocol, name, self.faces, self.profile) for name in names)
-
-    @property
-    def count(self) -> int:
-        """Number of faces; real ones are read to be counted."""
-        if self.faces == "real":
-            return len(self.load())
-        counts = SMOKE_COUNTS if self.profile == "smoke" else SYNTHETIC_COUNTS
-        return sum(counts[self.protocol][part.split] for part in self.parts)
-
-    @property
-    def available(self) -> bool:
-        """Whether this machine has, or can make, these faces."""
-        folder = paths.data_dir() / w300.FOLDER
-        return self.faces == "synthetic" or all(
-            w300.scan(folder, name).pairs for name in w300.SPLITS[self.split]
-        )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """What determines the faces: the recipe of synthetic ones, the content of real ones."""
-        if self.faces == "real":
-            return self.load().sha256
-        recipe = (
-            f"{synthetic.GENERATOR_VERSION} {DATA_SEED} {self.protocol} {self.split} {self.count} {BOX_RULE}"
-        )
-        return sha256(recipe)
-
-    def load(self) -> FaceSet:
-        """The faces; made or read once a process and source.
-
-        Raises
-        ------
-        ReplicateError
-            If real faces are absent or damaged, or the cache cannot be written.
-        """
-        if self not in _loaded:
-            _loaded[self] = _read_real(self) if self.faces == "real" else _load_synthetic(self)
-        return _loaded[self]
+    count: int = 0
+    smoke: int = 0
+    condition: str = ""
+    first: int = 0
+    union: tuple[tuple[str, str], ...] = ()
+    real: str = ""
+    data_set: str = ""
+    size: int = 256
+    cpu: int | None = None
+    identities: int = 0
+    markup: str = ""
+    normalisers: tuple[str, ...] = ()
+    box_rule: BoxRule | None = None
 
 
-_loaded: dict[FaceSource, FaceSet] = {}
+@dataclass(frozen=True)
+class Protocol:
+    """One benchmark.
+
+    Attributes
+    ----------
+    title, about : str
+        For readers.
+    data_set : str
+        Its name in `replicate.faces.real.DATA_SETS`.
+    markup : str
+        Name in `replicate.faces.markups`.
+    normalisers : tuple of str
+        Names in `replicate.metrics`, the papers' first.
+    papers : tuple of str
+        Who uses it.
+    box_rule : BoxRule
+        Where the boxes come from, if the data set ships none.
+    """
+
+    title: str
+    about: str
+    data_set: str
+    markup: str
+    normalisers: tuple[str, ...]
+    papers: tuple[str, ...]
+    splits: dict[str, Split]
+    box_rule: BoxRule = TIGHT
 
 
-def _read_real(source: FaceSource) -> FaceSet:
-    folder = paths.data_dir() / w300.FOLDER
-    if not folder.is_dir():
-        raise ReplicateError(
-            f"real faces: {folder} is not there. Set REPLICATE_DATA to the folder that holds {w300.FOLDER}/, "
-            "or use synthetic faces (--faces synthetic)."
-        )
-    return w300.load(folder, source.split)
+_DISTANCES_68 = ("inter-ocular", "inter-pupil", "diagonal")
 
-
-def _load_synthetic(source: FaceSource) -> FaceSet:
-    if len(source.parts) > 1:
-        return concatenate([part.load() for part in source.parts], source.split)
-    folder = paths.cache() / "faces" / f"{source.protocol}-{source.split}-{source.fingerprint[:12]}"
-    if not folder.exists():
-        _make(folder, source)
-    with np.load(folder / "labels.npz", allow_pickle=False) as stored:
-        labels = dict(stored)
-    names = tuple(f"{source.protocol}/{source.split}/{number:05d}" for number in range(source.count))
-    points = labels.pop("points")
-    return FaceSet(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        points=points,
-        visible=labels.pop("visible"),
-        boxes=simulated_detector_boxes(points, names),
-        names=names,
+PROTOCOLS: dict[str, Protocol] = {
+    "300w": Protocol(
+        title="300-W",
+        about="Faces in the wild of four collections, annotated alike with 68 points, and the 600 images of the 300-W competition.",
+        data_set="300w",
         markup="ibug68",
-        protocol=source.protocol,
-        split=source.split,
-        faces="synthetic",
-        box_rule=BOX_RULE,
-        attributes=labels,
-    )
+        normalisers=_DISTANCES_68,
+        papers=("lddr", "dan", "rnn", "ect"),
+        splits={
+            "train": Split(union=(("lfpw", "train"), ("helen", "train"), ("afw", "train"))),
+            "common": Split(union=(("lfpw", "test"), ("helen", "test"))),
+            "challenging": Split(135, 12, "challenging", real="ibug"),
+            "full": Split(union=(("300w", "common"), ("300w", "challenging"))),
+            "private": Split(600, 24, "private", real="private"),
+            # synthetic alone: faces of every condition, for training what is to meet photographs
+            "wide": Split(12000, 64, "train"),
+        },
+    ),
+    "lfpw": Protocol(
+        title="LFPW",
+        about="Web photographs of public figures, annotated again with 68 points for 300-W.",
+        data_set="300w",
+        markup="ibug68",
+        normalisers=("inter-pupil", "face"),
+        papers=("lddr", "rnn"),
+        splits={
+            "train": Split(811, 16, "lfpw", real="lfpw/trainset"),
+            "test": Split(224, 12, "lfpw", first=811, real="lfpw/testset"),
+        },
+    ),
+    "helen": Protocol(
+        title="HELEN",
+        about="Large portraits from Flickr, annotated again with 68 points for 300-W.",
+        data_set="300w",
+        markup="ibug68",
+        normalisers=("inter-pupil", "face"),
+        papers=("lddr", "rnn"),
+        splits={
+            "train": Split(2000, 40, "helen", real="helen/trainset"),
+            "test": Split(330, 12, "helen", first=2000, real="helen/testset"),
+        },
+    ),
+    "afw": Protocol(
+        title="AFW",
+        about="Flickr pictures with several faces and large turns of the head; 337 faces have 68 points (300-W), 468 have six.",
+        data_set="afw",
+        markup="afw6",
+        normalisers=("box", "inter-pupil"),
+        papers=("lddr", "tcnn", "ect"),
+        splits={
+            "train": Split(
+                337,
+                8,
+                "afw",
+                real="afw",
+                data_set="300w",
+                markup="ibug68",
+                normalisers=("inter-pupil", "face"),
+            ),
+            "test": Split(468, 16, "afw", first=337, real="test", box_rule=SQUARE),
+        },
+    ),
+    "ijb-a": Protocol(
+        title="IJB-A",
+        about="Stills of 500 people with every kind of pose, light and resolution; three points a face.",
+        data_set="ijb-a",
+        markup="ijba3",
+        normalisers=("eye-nose",),
+        papers=("lddr",),
+        splits={"test": Split(13741, 24, "ijb-a", real="stills", size=128, identities=500)},
+        box_rule=SQUARE,
+    ),
+    "mtfl": Protocol(
+        title="MTFL",
+        about="Web photographs for training and AFLW faces for the test, with five points, gender, smile, glasses and pose.",
+        data_set="mtfl",
+        markup="mtfl5",
+        normalisers=("inter-pupil",),
+        papers=("tcnn",),
+        splits={
+            "train": Split(10000, 64, "mtfl", real="train", size=128),
+            "test": Split(2995, 24, "mtfl", first=10000, real="test", size=128),
+        },
+        box_rule=SQUARE,
+    ),
+    "aflw-pifa": Protocol(
+        title="AFLW-PIFA",
+        about="Flickr faces turned by up to 90 degrees, with 34 points of which many cannot be seen.",
+        data_set="aflw-pifa",
+        markup="aflw34",
+        normalisers=("box",),
+        papers=("ect",),
+        splits={
+            "train": Split(3901, 48, "aflw", real="train"),
+            "test": Split(1299, 24, "aflw", first=3901, real="test"),
+        },
+    ),
+    "cofw": Protocol(
+        title="COFW",
+        about="Faces behind hands, food, glasses and hair, with 29 points and a flag for each that is hidden.",
+        data_set="cofw",
+        markup="cofw29",
+        normalisers=("inter-pupil",),
+        papers=("ect",),
+        splits={
+            "train": Split(1345, 32, "cofw", real="train"),
+            "test": Split(507, 16, "cofw", first=1345, real="test"),
+        },
+    ),
+    "mafl": Protocol(
+        title="MAFL",
+        about="Celebrities (a part of CelebA) with five points.",
+        data_set="mafl",
+        markup="mtfl5",
+        normalisers=("inter-pupil",),
+        papers=("rnn",),
+        splits={
+            "train": Split(19000, 48, "mafl", real="train", size=192),
+            "test": Split(1000, 16, "mafl", first=19000, real="test", size=192),
+        },
+        box_rule=SQUARE,
+    ),
+    "menpo": Protocol(
+        title="Menpo, semi-frontal",
+        about="More training faces with 68 points than 300-W has, and a test set whose points were never published.",
+        data_set="menpo",
+        markup="ibug68",
+        normalisers=_DISTANCES_68,
+        papers=("dan",),
+        splits={
+            "train": Split(6679, 32, "menpo", real="train"),
+            "test": Split(5335, 12, "menpo", first=6679, real="test"),
+        },
+    ),
+    "janus": Protocol(
+        title="Janus CS2",
+        about="Face verification: 500 people in 5,712 stills and 2,042 videos, compared by templates of several pictures.",
+        data_set="janus",
+        markup="ijba3",
+        normalisers=("eye-nose",),
+        papers=("tcnn",),
+        splits={  # one frame of each video at `cpu`
+            "all": Split(5712 + 20412, 60, "janus", real="all", size=128, cpu=5712 + 2042, identities=500),
+        },
+        box_rule=SQUARE,
+    ),
+}
 
 
-def _make(folder: Path, source: FaceSource) -> None:
-    """Generate a split once, for all processes: under a lock, into a temporary folder that is renamed when whole."""
-    with lock(folder.with_suffix(".lock")):
-        if folder.exists():  # another process made it while this one waited
-            return
-        for left in folder.parent.glob(
-            f".{folder.name}.*"
-        ):  # by a process that was killed; nobody else holds the lock
-            shutil.rmtree(left, ignore_errors=True)
-        with progress_bar() as progress:
-            bar = progress.add_task(f"faces, {source.protocol} {source.split}", total=source.count, remark="")
-            made = partial(progress.advance, bar)
-            batch = synthetic.generate_many(DATA_SEED, range(source.count), source.split, progress=made)
-        try:
-            with tempfile.TemporaryDirectory(
-                prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
-            ) as temporary:
-                made = Path(temporary) / "faces"
-                made.mkdir()
-                np.save(made / "images.npy", batch.images)
-                np.savez(made / "labels.npz", points=batch.points, visible=batch.visible, **batch.attributes)
-                made.rename(folder)
-        except OSError as error:
-            raise ReplicateError(
-                f"cannot write {folder}: {error}. Free space or set REPLICATE_CACHE to another disk."
-            ) from error
+def get(protocol: str, split: str) -> tuple[Protocol, Split]:
+    """The protocol and the split of these names.
+
+    Raises
+    ------
+    ReplicateError
+        If there is no such protocol, or no such split.
+    """
+    check_one_of("protocol", protocol, PROTOCOLS)
+    found = PROTOCOLS[protocol]
+    check_one_of("split", split, found.splits)
+    return found, found.splits[split]
+
+
+def leaves(protocol: str, split: str) -> tuple[tuple[str, str], ...]:
+    """The splits that hold the faces of one, in order: itself, if it is no union."""
+    union = get(protocol, split)[1].union
+    return tuple(leaf for part in union for leaf in leaves(*part)) or ((protocol, split),)
+
+
+def official_count(protocol: str, split: str) -> int:
+    """Faces of the official split."""
+    return sum(PROTOCOLS[p].splits[s].count for p, s in leaves(protocol, split))
+
+
+def synthetic_count(protocol: str, split: str, profile: str) -> int:
+    """Synthetic faces of a split at a profile."""
+    check_one_of("profile", profile, PROFILES)
+    return sum(_count(PROTOCOLS[p].splits[s], profile) for p, s in leaves(protocol, split))
+
+
+def _count(split: Split, profile: str) -> int:
+    if profile == "smoke":
+        return split.smoke
+    return split.cpu if profile == "cpu" and split.cpu is not None else split.count
+
+
+def markup_of(protocol: str, split: str) -> str:
+    """The markup of a split."""
+    found, part = get(*leaves(protocol, split)[0])
+    return part.markup or found.markup
+
+
+def box_rule_of(protocol: str, split: str) -> BoxRule:
+    """The rule of the simulated boxes of a split that is no union."""
+    found, part = get(protocol, split)
+    return part.box_rule or found.box_rule
+
+
+def data_set_of(protocol: str, split: str) -> str:
+    """The data set that holds the real faces of a split that is no union."""
+    found, part = get(protocol, split)
+    return part.data_set or found.data_set

@@ -28,7 +28,7 @@ from replicate.errors import ReplicateError
 from replicate.faces.faceset import FaceSet
 from replicate.faces.images import to_grey
 from replicate.faces.markups import markup
-from replicate.faces.protocols import FaceSource
+from replicate.faces.sources import FaceSource
 from replicate.progress import progress_bar
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from replicate import store, training
 from replicate.devices import choose_device, describe_device
-from replicate.faces.augment import Canvases, Frame, Perturbation, Samples, cut_canvases
+from replicate.faces.augment import Canvases, Samples, cut_canvases
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
-from replicate.faces.protocols import FaceSource
+from replicate.faces.perturbations import Frame, NormalPerturbation
+from replicate.faces.sources import FaceSource
 from replicate.geometry import apply_transform, fit_similarity, invert, warp
 from replicate.networks import fold_batch_norm, widen
 from replicate.shapes import mean_shape
@@ -59,8 +60,8 @@ class DANConfig:
         return Frame(self.input_size, self.shape_extent)
 
     @property
-    def perturbation(self) -> Perturbation:
-        return Perturbation(self.translation, self.rotation, self.scale)
+    def perturbation(self) -> NormalPerturbation:
+        return NormalPerturbation(self.translation, self.rotation, self.scale)
 
     @property
     def most_stages(self) -> int:
@@ -94,7 +95,7 @@ CONFIGS = {
         **_SHORT,
     ),
     ("cpu", "synthetic"): DANConfig(
-        width=16, hidden=128, samples=(20_000, 14_000, 14_000), validate_every=100, **_SHORT
+        width=16, hidden=128, samples=(40_000, 24_000, 24_000), validate_every=100, **_SHORT
     ),
     ("cpu", "real"): DANConfig(
         samples=(5_000, 4_000),  # two stages: a third would not fit the budget
@@ -106,6 +107,19 @@ CONFIGS = {
     ("gpu", "real"): DANConfig(),
 }
 CONFIGS["smoke", "real"] = CONFIGS["smoke", "synthetic"]
+# Trained on generated faces of every condition (`300w wide`), for photographs: two stages, twice the width, more samples.
+WIDE_CONFIGS = {
+    "smoke": CONFIGS["smoke", "synthetic"],
+    "cpu": DANConfig(
+        width=32,
+        hidden=128,
+        samples=(65_000, 70_000),
+        validate_every=100,
+        **_SHORT | dict(step_size=5e-4),
+        narrow=DANConfig(width=16, hidden=128, samples=(130_000, 110_000), validate_every=100, **_SHORT),
+    ),
+    "gpu": DANConfig(),
+}
 
 
 # §3.1 Feed-forward neural network -----------------------------------------------------------------------------------------------

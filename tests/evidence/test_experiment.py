@@ -9,9 +9,10 @@ import pytest
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, manifest, predictions, rows
 from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment, Trained
-from replicate.faces import protocols
-from replicate.faces.boxes import simulated_detector_boxes
+from replicate.faces import sources
+from replicate.faces.boxes import TIGHT
 from replicate.faces.faceset import FaceSet, concatenate
+from replicate.faces.sources import FaceSource
 from replicate.metrics import auc, failure_rate, mcnemar, nme
 
 COUNTS = {"common": 20, "challenging": 12, "private": 30}
@@ -28,7 +29,7 @@ def make_faces(split, kind="synthetic"):
     points = (shape + rng.normal(0, 3, (count, 68, 2))).astype(np.float32)
     names = tuple(f"{split}/{number}" for number in range(count))
     images = np.full((count, 4, 4), COUNTS[split], np.uint8)
-    boxes = simulated_detector_boxes(points, names)
+    boxes = TIGHT.boxes(points, names)
     return FaceSet(
         images,
         points,
@@ -47,13 +48,11 @@ def make_faces(split, kind="synthetic"):
 def faces(monkeypatch):
     """In place of generated and of real faces: sets of the test."""
 
-    def of(source):
+    def load(source):
         parts = [make_faces(part.split, source.faces) for part in source.parts]
-        return parts[0] if len(parts) == 1 else concatenate(parts, source.split)
+        return parts[0] if len(parts) == 1 else concatenate(parts, source.protocol, source.split)
 
-    monkeypatch.setattr(protocols, "_loaded", {})
-    monkeypatch.setattr(protocols, "_load_synthetic", of)
-    monkeypatch.setattr(protocols, "_read_real", of)
+    monkeypatch.setattr(FaceSource, "load", load)
 
 
 class Predictor:
@@ -64,7 +63,7 @@ class Predictor:
 
     def obtain(self):
         self.trained += 1
-        return Trained(self.predict, SECONDS, protocols.FaceSource("300w", "train", "synthetic", "cpu"))
+        return Trained(self.predict, SECONDS, FaceSource("300w", "train", "synthetic", "cpu"))
 
     def predict(self, faces):
         self.asked.append(faces.split)
@@ -122,7 +121,7 @@ def test_other_models_and_other_faces_are_predicted_anew(change, monkeypatch):
     predictor = Predictor()
     test_split(experiment(), "private", predictor)
     if change == "faces":
-        monkeypatch.setattr(protocols, "DATA_SEED", 301)
+        monkeypatch.setattr(sources, "DATA_SEED", 301)
     test_split(
         experiment(), "private", predictor, models=("one-stage", "another") if change == "model" else MODELS
     )
@@ -147,7 +146,7 @@ def test_a_union_joins_its_parts_in_order_and_stores_them_apart():
     assert (
         full.names
         == common.names + challenging.names
-        == concatenate([make_faces("common"), make_faces("challenging")], "full").names
+        == concatenate([make_faces("common"), make_faces("challenging")], "300w", "full").names
     )
     for normaliser, errors in full.errors.items():
         np.testing.assert_allclose(

@@ -133,8 +133,10 @@ def test_the_hash_tells_images_of_different_shape_apart():
 
 def test_parts_are_joined_in_order():
     one, two = make(3), make(2, first=10)
-    both = concatenate([one, two], "full")
-    assert both.names == one.names + two.names and both.split == "full" and len(both) == 5
+    both = concatenate([one, two], "all", "full")
+    assert both.names == one.names + two.names and len(both) == 5
+    assert (both.protocol, both.split, one.protocol, one.split) == ("all", "full", "toy", "train")
+    assert (both.markup, both.faces, both.box_rule) == ("ibug68", "synthetic", "tight")
     for name in ("points", "visible", "boxes", "identity"):
         np.testing.assert_array_equal(
             getattr(both, name), np.concatenate([getattr(one, name), getattr(two, name)])
@@ -147,11 +149,25 @@ def test_parts_are_joined_in_order():
 def test_only_what_all_parts_know_is_kept():
     both = concatenate(
         [make(3), make(2, first=10, attributes={"yaw": np.zeros(2), "roll": np.zeros(2)}, identity=None)],
+        "all",
         "full",
     )
     assert set(both.attributes) == {"yaw"} and both.identity is None
 
 
+def test_images_of_joined_parts_are_not_copied():
+    parts = [make(3), make(2, first=10)]
+    both = concatenate(parts, "all", "full")
+    for image, own in zip(both.images, (image for part in parts for image in part.images), strict=True):
+        assert np.shares_memory(image, own)
+
+
+def test_a_join_has_the_hash_of_its_faces():
+    one, two, other = make(3), make(2, first=10), make(2, first=20)
+    assert concatenate([one, two], "a", "b").sha256 == concatenate([one, two], "c", "d").sha256
+    assert len({concatenate(parts, "a", "b").sha256 for parts in ([one, two], [two, one], [one, other])}) == 3
+
+
 def test_parts_that_share_a_face_are_refused():
     with pytest.raises(ReplicateError, match="5 images and 3 different names"):
-        concatenate([make(3), make(2)], "full")
+        concatenate([make(3), make(2)], "all", "full")

@@ -1,229 +1,224 @@
-"""Protocols: counts, unions, fingerprints, and faces that are made once and whole."""
+"""The table of protocols: official counts, unions, disjoint faces, markups, normalisers and boxes that exist and can be computed."""
 
-import errno
-import threading
-from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import published
-from replicate.faces import protocols
-from replicate.faces.protocols import SPLITS, FaceSource
-from replicate.faces.synthetic import FaceBatch, generate
+from replicate.faces import protocols, real
+from replicate.faces.boxes import SQUARE, TIGHT
+from replicate.faces.markups import convert, markup
+from replicate.faces.protocols import PROTOCOLS, leaves, official_count, synthetic_count
+from replicate.faces.synthetic import CONDITIONS, generate
+from replicate.metrics.landmarks import NORMALISERS, normalising_distance
+from replicate.vocabulary import PAPERS, PROFILES
 
-CHALLENGING = FaceSource("300w", "challenging", "synthetic", "smoke")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own, and nothing remembered from other tests."""
-    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(protocols, "_loaded", {})
-    return tmp_path / "cache"
+SPLITS = [(protocol, split) for protocol, about in PROTOCOLS.items() for split in about.splits]
+LEAVES = [names for names in SPLITS if leaves(*names) == (names,)]
 
 
-@pytest.fixture
-def generator(monkeypatch):
-    """In place of the generator: grey images and random points, at once; the list of calls."""
-    calls = []
-
-    def generate_many(seed, indices, condition, progress=None):
-        calls.append((seed, list(indices), condition))
-        count = len(indices)
-        images = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-        points = np.random.default_rng(seed).uniform(0, 8, (count, 68, 2)).astype(np.float32)
-        return FaceBatch(images, points, np.ones((count, 68), bool), {"yaw": np.arange(count) * 1.0})
-
-    monkeypatch.setattr(protocols.synthetic, "generate_many", generate_many)
-    return calls
+@pytest.fixture(scope="module")
+def shape():
+    """The 68 points of one face, (1, 68, 2)."""
+    return generate(0, 0, "common", size=64).points[None].astype(float)
 
 
-@pytest.fixture
-def broken_generator(monkeypatch):
-    """The generator must not be called."""
+# Counts
 
-    def fail(*arguments, **options):
-        raise AssertionError("faces were generated")
-
-    monkeypatch.setattr(protocols.synthetic, "generate_many", fail)
-
-
-def left_in(cache):
-    """What is in the cache besides locks."""
-    return sorted(path.name for path in (cache / "faces").glob("*") if path.suffix != ".lock")
-
-
-# What a source is
+STATED = [  # split, and where a paper counts it
+    *[("300w", split, "DAN-S18", {"subset": split}) for split in ("train", "common", "challenging", "full", "private")],
+    *[("300w", split, "ECT-S17", {"subset": split}) for split in ("train", "common", "challenging", "private")],
+    *[("300w", split, "LDDR-S17", {"subset": split}) for split in ("train", "challenging")],
+    *[("menpo", split, "DAN-S18", {"subset": split}) for split in ("train", "test")],
+    *[("aflw-pifa", split, "ECT-S17", {"subset": split}) for split in ("train", "test")],
+    *[("cofw", split, "ECT-S17", {"subset": split}) for split in ("train", "test")],
+    ("afw", "test", "ECT-S17", {"metric": "faces"}),
+    ("lfpw", "train", "LDDR-S17", {"subset": "train"}),
+    ("ijb-a", "test", "LDDR-S17", {"metric": "faces from still images"}),
+    ("mafl", "test", "RNN-S18", {"subset": "test"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
-@pytest.mark.parametrize("split", ["train", "common", "challenging", "full", "private"])
-def test_synthetic_splits_have_the_official_counts(split, profile):
-    official = published.value("DAN-S18", protocol="300w", subset=split)
-    assert FaceSource("300w", split, "synthetic", profile).count == official
+@pytest.mark.parametrize(("protocol", "split", "artefact", "where"), STATED)
+def test_official_counts_are_the_papers(protocol, split, artefact, where):
+    count = published.value(artefact, protocol=protocol, **where)
+    assert official_count(protocol, split) == count == synthetic_count(protocol, split, "gpu")
 
 
-def test_smoke_sets_are_small():
-    counts = {split: FaceSource("300w", split, "synthetic", "smoke").count for split in SPLITS["300w"]}
-    assert counts["full"] == counts["common"] + counts["challenging"] and max(counts.values()) < 100
-
-
-def test_the_full_set_is_the_union_of_common_and_challenging():
-    full = FaceSource("300w", "full", "real", "cpu")
-    assert full.parts == (
-        FaceSource("300w", "common", "real", "cpu"),
-        FaceSource("300w", "challenging", "real", "cpu"),
+def test_counts_that_the_papers_state_of_several_splits_together():
+    assert official_count("mafl", "train") + official_count("mafl", "test") == published.value(
+        "RNN-S18", protocol="mafl", subset=""
     )
-    assert full.parts[0].parts == (full.parts[0],)
+    janus = {
+        metric: published.value("TCNN-S23", protocol="janus", metric=metric)
+        for metric in ("images", "videos", "frames", "subjects")
+    }
+    assert official_count("janus", "all") == janus["images"] + janus["frames"]
+    assert (
+        synthetic_count("janus", "all", "cpu") == janus["images"] + janus["videos"]
+    )  # a frame of each video
+    subjects = published.value("LDDR-S17", protocol="ijb-a", metric="subjects")
+    assert PROTOCOLS["janus"].splits["all"].identities == janus["subjects"] == 500
+    assert PROTOCOLS["ijb-a"].splits["test"].identities == subjects == 500
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("names", "where", "printed", "official"),
     [
-        (dict(protocol="300-w"), "protocol: got '300-w', expected one of 300w. Did you mean '300w'"),
-        (dict(split="chalenging"), "split: got 'chalenging', expected one of .*Did you mean 'challenging'"),
-        (dict(faces="reel"), "faces: got 'reel'.*Did you mean 'real'"),
-        (dict(profile="cpus"), "profile: got 'cpus'.*Did you mean 'cpu'"),
+        # one count differs from that of DAN, ECT and RNN, which agree with the release; the others count otherwise
+        ((("lfpw", "test"),), {"protocol": "lfpw", "subset": "test"}, 220, 224),
+        ((("helen", "train"), ("helen", "test")), {"protocol": "helen"}, 2300, 2330),
+        ((("afw", "train"),), {"protocol": "afw"}, 205, 337),
     ],
 )
-def test_unknown_words_are_refused(changes, message):
-    with pytest.raises(ReplicateError, match=message):
-        replace(CHALLENGING, **changes)
+def test_the_counts_that_lddr_prints_otherwise_are_those_of_the_release(names, where, printed, official):
+    assert published.value("LDDR-S17", **where) == printed
+    assert sum(official_count(*each) for each in names) == official
 
 
-# Fingerprints
+def test_the_release_has_the_counts_that_the_other_papers_add_up_to():
+    """LFPW, HELEN and AFW as released sum to the training and common sets of DAN, ECT and, for training, of LDDR itself."""
+    train = [official_count(*each) for each in (("lfpw", "train"), ("helen", "train"), ("afw", "train"))]
+    assert train == [811, 2000, 337]
+    assert sum(train) == published.value("LDDR-S17", protocol="300w", subset="train")
+    test = [official_count(*each) for each in (("lfpw", "test"), ("helen", "test"))]
+    assert test == [224, 330] and sum(test) == published.value("DAN-S18", protocol="300w", subset="common")
 
 
-@pytest.mark.usefixtures("broken_generator")
-def test_a_fingerprint_of_synthetic_faces_needs_no_faces(cache):
-    prints = {split: FaceSource("300w", split, "synthetic", "cpu").fingerprint for split in SPLITS["300w"]}
-    assert len(set(prints.values())) == 5 and not cache.exists()
-    assert FaceSource("300w", "train", "synthetic", "gpu").fingerprint == prints["train"]  # the same faces
-    assert FaceSource("300w", "train", "synthetic", "smoke").fingerprint != prints["train"]  # fewer
+def test_mtfl_has_the_counts_of_its_release():
+    assert (official_count("mtfl", "train"), official_count("mtfl", "test")) == (10000, 2995)
 
 
-@pytest.mark.parametrize(
-    ("where", "name"),
-    [(protocols, "DATA_SEED"), (protocols, "BOX_RULE"), (protocols.synthetic, "GENERATOR_VERSION")],
-)
-def test_whatever_determines_the_faces_changes_the_fingerprint(where, name, monkeypatch):
-    before = replace(CHALLENGING).fingerprint
-    monkeypatch.setattr(where, name, "another")
-    assert replace(CHALLENGING).fingerprint != before
+@pytest.mark.parametrize(("protocol", "split"), [names for names in LEAVES if names != ("300w", "wide")])
+def test_the_adapter_of_a_split_expects_as_many_faces(protocol, split):
+    found = PROTOCOLS[protocol].splits[split]
+    adapter = real.DATA_SETS[protocols.data_set_of(protocol, split)]
+    assert adapter.splits[found.real] == found.count
 
 
-# Loading
+@pytest.mark.parametrize(("protocol", "split"), SPLITS)
+def test_a_profile_has_no_more_faces_than_the_next(protocol, split):
+    counts = [synthetic_count(protocol, split, profile) for profile in PROFILES]
+    assert 0 < counts[0] < 100 and counts == sorted(counts) and counts[2] == official_count(protocol, split)
 
 
-def test_synthetic_faces_are_the_generators_in_order():
-    faces = CHALLENGING.load()
-    assert len(faces) == 12 and (faces.protocol, faces.split, faces.faces, faces.markup) == (
-        "300w",
-        "challenging",
-        "synthetic",
-        "ibug68",
-    )
-    for index in (0, 7):
-        face = generate(protocols.DATA_SEED, index, "challenging")
-        np.testing.assert_array_equal(faces.images[index], face.image)
-        np.testing.assert_array_equal(faces.points[index], face.points)
-        np.testing.assert_array_equal(faces.visible[index], face.visible)
-        assert {name: values[index] for name, values in faces.attributes.items()} == face.attributes
+def test_only_what_the_budget_forbids_is_smaller_than_official_at_cpu():
+    smaller = {n for n in SPLITS if synthetic_count(*n, "cpu") < official_count(*n)}
+    assert smaller == {("janus", "all")}
 
 
-def test_the_second_load_reads_the_same_faces_without_holding_them_in_memory(generator, monkeypatch):
-    first = CHALLENGING.load()
-    assert CHALLENGING.load() is first
-    monkeypatch.setattr(protocols, "_loaded", {})  # as in another process
-    second = CHALLENGING.load()
-    assert len(generator) == 1 and generator[0] == (protocols.DATA_SEED, list(range(12)), "challenging")
-    assert isinstance(second.images, np.memmap) and second is not first
-    assert second.sha256 == first.sha256
-    np.testing.assert_array_equal(second.attributes["yaw"], first.attributes["yaw"])
+def test_unknown_words_are_refused():
+    with pytest.raises(ReplicateError, match="protocol: got 'cowf'.*Did you mean 'cofw'"):
+        protocols.get("cowf", "test")
+    with pytest.raises(ReplicateError, match="split: got 'tset', expected one of train, test"):
+        protocols.get("cofw", "tset")
+    with pytest.raises(ReplicateError, match="profile: got 'cpus'.*Did you mean 'cpu'"):
+        synthetic_count("cofw", "test", "cpus")
 
 
-def test_a_union_joins_its_parts_with_their_boxes(generator):
-    full = FaceSource("300w", "full", "synthetic", "smoke").load()
-    parts = [part.load() for part in FaceSource("300w", "full", "synthetic", "smoke").parts]
-    assert full.names == parts[0].names + parts[1].names and full.split == "full" and len(full) == 36
-    np.testing.assert_array_equal(full.boxes, np.concatenate([part.boxes for part in parts]))
-    assert sorted(call[2] for call in generator) == ["challenging", "common"]  # each made once
+# Unions
 
 
-def test_two_loads_at_the_same_time_generate_once(generator, cache):
-    entered, loaded = threading.Barrier(2), []
-
-    def load():
-        entered.wait()
-        loaded.append(protocols._load_synthetic(CHALLENGING))
-
-    threads = [threading.Thread(target=load) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(generator) == 1 and len(left_in(cache)) == 1
-    assert loaded[0].sha256 == loaded[1].sha256
+def test_unions_are_those_of_300w():
+    assert leaves("300w", "train") == (("lfpw", "train"), ("helen", "train"), ("afw", "train"))
+    assert leaves("300w", "common") == (("lfpw", "test"), ("helen", "test"))
+    assert leaves("300w", "full") == (*leaves("300w", "common"), ("300w", "challenging"))
+    assert [names for names in SPLITS if names not in LEAVES] == [
+        ("300w", "train"),
+        ("300w", "common"),
+        ("300w", "full"),
+    ]
 
 
-# What goes wrong
+@pytest.mark.parametrize(("protocol", "split"), SPLITS)
+def test_parts_of_a_union_are_disjoint_and_alike(protocol, split):
+    found = leaves(protocol, split)
+    assert len(set(found)) == len(found) and set(found) <= set(LEAVES)
+    assert {protocols.markup_of(*leaf) for leaf in found} == {protocols.markup_of(protocol, split)}
+    assert {protocols.box_rule_of(*leaf) for leaf in found} == {protocols.box_rule_of(protocol, split)}
+    for field in ("condition", "real", "first", "size"):  # a union has none of its own
+        default = getattr(protocols.Split(), field)
+        assert found == ((protocol, split),) or getattr(PROTOCOLS[protocol].splits[split], field) == default
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, RuntimeError])
-def test_a_generation_that_is_stopped_leaves_nothing(generator, cache, monkeypatch, stop):
-    working = protocols.synthetic.generate_many
-
-    def stopped(*arguments, **options):
-        raise stop
-
-    monkeypatch.setattr(protocols.synthetic, "generate_many", stopped)
-    with pytest.raises(stop):
-        CHALLENGING.load()
-    assert left_in(cache) == []
-    monkeypatch.setattr(protocols.synthetic, "generate_many", working)
-    assert len(CHALLENGING.load()) == 12
+def test_training_and_test_sets_of_300w_share_no_split():
+    assert not set(leaves("300w", "train")) & set(leaves("300w", "full"))
 
 
-def test_a_full_disk_leaves_nothing_and_says_what_to_do(generator, cache, monkeypatch):
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(ReplicateError, match="cannot write .*No space left.*REPLICATE_CACHE"),
-    ):
-        patch.setattr(protocols.np, "savez", full)  # the images are written by then
-        CHALLENGING.load()
-    assert left_in(cache) == []
-    assert len(CHALLENGING.load()) == 12
+# Synthetic faces
 
 
-def test_what_a_killed_process_left_is_removed(generator, cache):
-    CHALLENGING.load()
-    (whole,) = left_in(cache)
-    protocols.shutil.rmtree(cache / "faces" / whole)
-    half_written = cache / "faces" / f".{whole}.k1ll3d"
-    (half_written / "faces").mkdir(parents=True)
-    (half_written / "faces" / "images.npy").write_bytes(b"half")
-    protocols._loaded.clear()
-    assert len(CHALLENGING.load()) == 12 and left_in(cache) == [whole]
+def test_splits_that_share_a_condition_share_no_face():
+    by_condition = {}
+    for protocol, name in LEAVES:
+        split = PROTOCOLS[protocol].splits[name]
+        assert split.condition in CONDITIONS
+        by_condition.setdefault(split.condition, []).append((split.first, split.first + split.count))
+    for condition, ranges in by_condition.items():
+        for (_, end), (start, _) in pairwise(sorted(ranges)):
+            assert end <= start, condition
+    shared = {condition for condition, ranges in by_condition.items() if len(ranges) > 1}
+    assert shared == {"lfpw", "helen", "afw", "mtfl", "aflw", "cofw", "mafl", "menpo"}  # training and test
 
 
-def test_a_cache_that_cannot_be_written_is_named(generator, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ReplicateError, match="cannot write .*file.*REPLICATE_CACHE"):
-        CHALLENGING.load()
+def test_images_are_at_most_of_the_generators_full_size():
+    sizes = {PROTOCOLS[protocol].splits[split].size for protocol, split in LEAVES}
+    assert sizes == {128, 192, 256}
 
 
-def test_absent_real_faces_say_where_they_are_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("REPLICATE_DATA", str(tmp_path / "nowhere"))
-    source = FaceSource("300w", "common", "real", "cpu")
-    with pytest.raises(
-        ReplicateError, match=r"nowhere/300w is not there. Set REPLICATE_DATA .*--faces synthetic"
-    ):
-        source.load()
-    with pytest.raises(ReplicateError, match="REPLICATE_DATA"):
-        _ = source.fingerprint
+# Markups, normalisers, boxes, papers
+
+
+@pytest.mark.parametrize(("protocol", "split"), SPLITS)
+def test_every_normaliser_can_be_computed_and_grows_with_the_face(protocol, split, shape):
+    found, part = protocols.get(protocol, split)
+    name = protocols.markup_of(protocol, split)
+    points = convert(shape, "ibug68", name)
+    boxes = protocols.box_rule_of(protocol, split).boxes(points, ("a",))
+    assert points.shape == (1, markup(name).size, 2)
+    normalisers = part.normalisers or found.normalisers
+    assert normalisers and set(normalisers) <= set(NORMALISERS)
+    for normaliser in normalisers:
+        distance = normalising_distance(points, normaliser, name, boxes)
+        assert 5 < distance[0] < 64  # a face of an image of 64 pixels
+        doubled = normalising_distance(2 * points, normaliser, name, 2 * boxes)
+        np.testing.assert_allclose(doubled, 2 * distance)
+
+
+def test_markups_are_those_of_the_papers():
+    stated = {
+        "300w": "ibug68", "lfpw": "ibug68", "helen": "ibug68", "menpo": "ibug68", "ijb-a": "ijba3", "janus": "ijba3",
+        "mtfl": "mtfl5", "mafl": "mtfl5", "aflw-pifa": "aflw34", "cofw": "cofw29",
+    }  # fmt: skip
+    for protocol, name in stated.items():
+        assert {protocols.markup_of(protocol, split) for split in PROTOCOLS[protocol].splits} == {name}
+    assert protocols.markup_of("afw", "train") == "ibug68" and protocols.markup_of("afw", "test") == "afw6"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_tells_what_readers_need(protocol):
+    found = PROTOCOLS[protocol]
+    assert found.title and found.about.endswith(".") and found.splits
+    assert found.papers and set(found.papers) <= set(PAPERS) and list(found.papers) == [
+        paper for paper in PAPERS if paper in found.papers
+    ]  # fmt: skip
+    assert found.data_set in real.DATA_SETS
+
+
+def test_every_paper_has_its_protocols():
+    used = {paper: {name for name, found in PROTOCOLS.items() if paper in found.papers} for paper in PAPERS}
+    assert used == {
+        "lddr": {"300w", "lfpw", "helen", "afw", "ijb-a"},
+        "tcnn": {"mtfl", "afw", "janus"},
+        "dan": {"300w", "menpo"},
+        "rnn": {"300w", "lfpw", "helen", "mafl"},
+        "ect": {"300w", "afw", "aflw-pifa", "cofw"},
+    }
+
+
+@pytest.mark.parametrize(("protocol", "split"), SPLITS)
+def test_few_points_lie_well_inside_their_box(protocol, split):
+    few = markup(protocols.markup_of(protocol, split)).size <= 6
+    assert protocols.box_rule_of(protocol, split) == (SQUARE if few else TIGHT)

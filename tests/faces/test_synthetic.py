@@ -9,7 +9,7 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.faces import synthetic
-from replicate.faces.synthetic import conditions, generator, hair, head, raster, scene, template
+from replicate.faces.synthetic import batch, conditions, hair, head, raster, scene, template
 from replicate.faces.synthetic.canvas import canvas
 
 SEED = 20
@@ -32,18 +32,23 @@ def batches() -> dict[str, synthetic.FaceBatch]:
     }
 
 
-def _geometry(condition: str, count: int) -> tuple[np.ndarray, list[conditions.Pose]]:
+def _place(
+    cage: np.ndarray, pose: scene.Pose, frame: scene.Frame | None = None, follow: bool = True
+) -> scene.Placed:
+    """A bare head."""
+    bare = scene.Wear(np.zeros(template.template().shape, np.float32))
+    return scene.place_head(cage, pose, frame or scene.Frame(256), bare, follow)
+
+
+def _geometry(condition: str, count: int) -> tuple[np.ndarray, list[scene.Pose]]:
     """Points of many faces without rendering, and their poses."""
     points, poses = [], []
-    bare = np.zeros(template.template().shape, np.float32)
     for index in range(count):
         rng = np.random.default_rng([SEED, index])
-        drawn = conditions.CONDITIONS[condition]
-        pose, expression = conditions.sample_pose(rng, drawn), conditions.sample_expression(rng, drawn)
-        cage = head.apply_expression(head.identity_cage(rng, index % 2 == 0), expression)
-        person = generator._Person(True, cage, None, None, 1.0, 0.15)
-        points.append(generator._geometry(cage, pose, person, bare, 0.0, rng).points)
-        poses.append(pose)
+        moment = conditions.sample_moment(rng, condition, index)
+        cage = head.apply_expression(head.identity_cage(rng, index % 2 == 0), moment.expression)
+        points.append(_place(cage, moment.pose, scene.Frame(256, moment.fill, moment.shift)).points)
+        poses.append(moment.pose)
     return np.array(points), poses
 
 
@@ -60,10 +65,7 @@ def _posed_points(
 ) -> np.ndarray:
     cage = template.template().controls
     cage = cage if expression is None else head.apply_expression(cage, expression)
-    pose = conditions.Pose(yaw, pitch, roll, 12.0, 0.0)
-    person = generator._Person(True, cage, None, None, 1.0, 0.15)
-    bare = np.zeros(template.template().shape, np.float32)
-    return generator._geometry(cage, pose, person, bare, 0.0, np.random.default_rng(0)).points
+    return _place(cage, scene.Pose(yaw, pitch, roll, 12.0, 0.0)).points
 
 
 def test_face_has_the_promised_types_and_ranges():
@@ -99,16 +101,36 @@ def test_a_face_does_not_depend_on_its_neighbours():
     assert together.attributes["identity"][1] == alone.attributes["identity"]
 
 
-def test_workers_do_not_change_faces_or_order():
-    calls = []
-    one = synthetic.generate_many(SEED, range(20), "private", size=64, workers=1)
-    two = synthetic.generate_many(SEED, range(20), "private", size=64, workers=2, progress=calls.append)
-    np.testing.assert_array_equal(one.images, two.images)
-    np.testing.assert_array_equal(one.points, two.points)
-    np.testing.assert_array_equal(one.visible, two.visible)
-    for name in one.attributes:
-        np.testing.assert_array_equal(one.attributes[name], two.attributes[name])
-    assert sum(calls) == len(two) == 20
+def test_workers_and_chunks_do_not_change_faces_or_order(monkeypatch):
+    calls, persons = [], [i // 3 for i in range(20)]
+    options = {"size": 64, "identities": persons}
+    one = synthetic.generate_many(SEED, range(20), "janus", workers=1, **options)
+    two = synthetic.generate_many(SEED, range(20), "janus", workers=2, progress=calls.append, **options)
+    monkeypatch.setattr(batch, "_CHUNK", 7)
+    chunks = list(synthetic.generate_chunks(SEED, range(20), "janus", workers=0, **options))
+    assert [len(chunk) for chunk in chunks] == [7, 7, 6] and sum(calls) == len(two) == 20
+    for name in ("images", "points", "visible"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        np.testing.assert_array_equal(
+            getattr(one, name), np.concatenate([getattr(chunk, name) for chunk in chunks])
+        )
+    for name, values in one.attributes.items():
+        np.testing.assert_array_equal(values, two.attributes[name])
+        np.testing.assert_array_equal(values, np.concatenate([chunk.attributes[name] for chunk in chunks]))
+        assert values.dtype == (np.int64 if isinstance(values.tolist()[0], int) else np.float64)
+
+
+def test_chunks_are_made_one_after_the_other(monkeypatch):
+    """A consumer that stops early does not wait for the rest, and one that is slow does not make them pile up."""
+    made = []
+    generate = batch.generate
+    monkeypatch.setattr(
+        batch, "generate", lambda seed, index, *a, **k: made.append(index) or generate(seed, index, *a, **k)
+    )
+    chunks = synthetic.generate_chunks(SEED, range(64), size=32, workers=1)
+    assert made == []
+    assert len(next(chunks)) == len(made) < 64
+    chunks.close()
 
 
 def test_seeds_indices_and_conditions_differ():
@@ -121,10 +143,18 @@ def test_seeds_indices_and_conditions_differ():
             assert np.abs(left.astype(int) - right).mean() > 5
 
 
-def test_other_sizes_show_the_same_face():
-    full, half = synthetic.generate(SEED, 5, "common"), synthetic.generate(SEED, 5, "common", size=128)
-    np.testing.assert_allclose(half.points, (full.points + 0.5) / 2 - 0.5, atol=1e-4)
-    np.testing.assert_allclose(half.image, full.image.reshape(128, 2, 128, 2, 3).mean((1, 3)), atol=1.0)
+@pytest.mark.parametrize("size", [64, 128, 200, 384])
+def test_other_sizes_show_the_same_face(size):
+    full, other = synthetic.generate(SEED, 5, "common"), synthetic.generate(SEED, 5, "common", size=size)
+    np.testing.assert_allclose(other.points, (full.points + 0.5) * (size / 256) - 0.5, atol=1e-3)
+    assert (full.visible == other.visible).mean() > 0.95
+    small = (min(size, 128),) * 2
+    shrunk = [cv2.resize(image, small, interpolation=cv2.INTER_AREA) for image in (full.image, other.image)]
+    assert other.image.shape == (size, size, 3)
+    assert np.corrcoef(*(image.ravel() for image in shrunk))[0, 1] > 0.95  # grain is another
+    assert np.abs(shrunk[0].mean() - shrunk[1].mean()) < 4
+    kept = {name: value for name, value in full.attributes.items() if name != "occluded"}
+    assert kept == {name: other.attributes[name] for name in kept}
 
 
 def test_no_faces_is_an_empty_batch():
@@ -135,7 +165,7 @@ def test_no_faces_is_an_empty_batch():
     ("arguments", "named"),
     [
         ((0, 0, "easy"), "condition"), ((-1, 0, "common"), "seed"), ((0, 2**32, "common"), "index"), ((0, 1.5, "common"), "index"),
-        ((True, 0, "common"), "seed"),
+        ((True, 0, "common"), "seed"), ((0, 0, "wide"), "condition"), ((0, 0, "janus "), "condition"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named(arguments, named):
@@ -150,13 +180,21 @@ def test_bad_size_and_workers_are_named():
         synthetic.generate_many(0, [0], workers=-1)
     with pytest.raises(ReplicateError, match="index"):
         synthetic.generate_many(0, [0, "1"])
+    with pytest.raises(ReplicateError, match="identity is -2"):
+        synthetic.generate(0, 0, identity=-2)
+    with pytest.raises(ReplicateError, match="identities has 1 entries, expected one for each of 2"):
+        synthetic.generate_chunks(0, [0, 1], identities=[3])
+    with pytest.raises(ReplicateError, match="identity is 0.5"):
+        synthetic.generate_chunks(0, [0, 1], identities=[3, 0.5])
+    with pytest.raises(ReplicateError, match="condition"):
+        synthetic.generate_chunks(0, [], "easy")
 
 
 def test_landmarks_lie_in_the_image_and_fill_about_half_of_it(batches):
-    for batch in batches.values():
-        inside = ((batch.points >= 0) & (batch.points <= 255)).all(-1)
+    for faces in batches.values():
+        inside = ((faces.points >= 0) & (faces.points <= 255)).all(-1)
         assert inside.mean() > 0.999
-        extent = np.ptp(batch.points, axis=1).max(1)
+        extent = np.ptp(faces.points, axis=1).max(1)
         assert (extent > 0.40 * 256).all() and (extent < 0.60 * 256).all()
 
 
@@ -212,13 +250,9 @@ def test_labels_lie_on_the_paint(yaw):
     """A spot painted at a landmark's place of the texture is found at the landmark's pixel."""
     base = template.template()
     cage = head.identity_cage(np.random.default_rng(4), male=True)
-    pose = conditions.Pose(yaw, 5.0, 8.0, 10.0, 0.2)
-    person = generator._Person(True, cage, None, None, 1.0, 0.15)
-    geometry = generator._geometry(
-        cage, pose, person, np.zeros(base.shape, np.float32), 0.0, np.random.default_rng(0)
-    )
+    geometry = _place(cage, scene.Pose(yaw, 5.0, 8.0, 10.0, 0.2))
     depth = geometry.grid[..., 2].astype(np.float32).ravel()
-    mapped, _ = raster.rasterise(geometry.screen.reshape(-1, 2), depth, *generator._mesh(), 256)
+    mapped, _ = raster.rasterise(geometry.screen.reshape(-1, 2), depth, *scene.mesh(), 256)
     near_side = (
         [17, 19, 37, 41, 30, 31, 33, 48, 57, 51, 39]
         if yaw >= 0
@@ -240,12 +274,7 @@ def test_labels_lie_on_the_paint(yaw):
 @pytest.mark.parametrize("yaw", [-40.0, 40.0])
 def test_the_far_contour_lies_on_the_silhouette(yaw):
     base = template.template()
-    cage = base.controls
-    pose = conditions.Pose(yaw, 0.0, 0.0, 14.0, 0.0)
-    person = generator._Person(True, cage, None, None, 1.0, 0.15)
-    geometry = generator._geometry(
-        cage, pose, person, np.zeros(base.shape, np.float32), 0.0, np.random.default_rng(0)
-    )
+    geometry = _place(base.controls, scene.Pose(yaw, 0.0, 0.0, 14.0, 0.0))
     head_only = geometry.screen[: base.shape[0]]
     far = range(13, 16) if yaw > 0 else range(1, 4)
     for index in far:
@@ -260,8 +289,8 @@ def test_visibility_follows_the_turn_and_the_covers(batches):
     covered = hair.sample_mask(rng)
     assert covered.alpha.max() == 1 and covered.thickness.max() > 0
     hidden = {"near": [], "far": []}
-    for batch in batches.values():
-        for visible, yaw in zip(batch.visible, batch.attributes["yaw"], strict=True):
+    for faces in batches.values():
+        for visible, yaw in zip(faces.visible, faces.attributes["yaw"], strict=True):
             if abs(yaw) > 35:
                 far, near = (visible[36:42], visible[42:48]) if yaw < 0 else (visible[42:48], visible[36:42])
                 hidden["far"].append(1 - far.mean())
@@ -289,7 +318,7 @@ def test_conditions_grow_harder(batches):
         error[name] = _mean_shape_error(points)
     assert spread["common"] < spread["private"] < spread["challenging"]
     assert error["common"] < error["private"] < error["challenging"]
-    hidden = {name: 1 - batch.visible.mean() for name, batch in batches.items()}
+    hidden = {name: 1 - faces.visible.mean() for name, faces in batches.items()}
     assert hidden["common"] < hidden["challenging"]
 
 

@@ -14,7 +14,16 @@ Examples
 ((256, 256, 3), (68, 2))
 """
 
-from .batch import FaceBatch, generate_many
-from .generator import CONDITIONS, GENERATOR_VERSION, Face, generate
+from .batch import FaceBatch, generate_chunks, generate_many
+from .generator import CONDITIONS, GENERATOR_VERSION, Face, draw, generate
 
-__all__ = ["CONDITIONS", "GENERATOR_VERSION", "Face", "FaceBatch", "generate", "generate_many"]
+__all__ = [
+    "CONDITIONS",
+    "GENERATOR_VERSION",
+    "Face",
+    "FaceBatch",
+    "draw",
+    "generate",
+    "generate_chunks",
+    "generate_many",
+]

@@ -58,6 +58,8 @@ class Complexion:
     beard: str
     beard_density: float
     brow_offset: float
+    sockets: float
+    chin_crease: float
 
 
 def sample_complexion(rng: np.random.Generator, male: bool) -> Complexion:
@@ -83,12 +85,13 @@ def sample_complexion(rng: np.random.Generator, male: bool) -> Complexion:
     beard = "none"
     if male:
         beard = rng.choice(
-            ["none", "stubble", "moustache", "goatee", "full"], p=[0.52, 0.26, 0.05, 0.07, 0.10]
+            ["none", "stubble", "moustache", "goatee", "full"], p=[0.64, 0.19, 0.05, 0.05, 0.07]
         )
     return Complexion(
         skin, np.clip(iris, 0.02, 1), hair, np.clip(hair * rng.uniform(0.5, 1.0), 0.02, 0.7), np.clip(lips, 0.03, 1),
         IRIS_RADIUS * rng.normal(1, 0.05), rng.uniform(0.028, 0.046) * (1.12 if male else 0.82), rng.uniform(0.35, 0.95), age, makeup,
         rng.uniform(0, 0.4), max(rng.normal(-0.3, 0.5), 0), str(beard), rng.uniform(0.5, 1.0), max(rng.normal(0.044, 0.010), 0.015),
+        rng.uniform(0.0, 0.25), rng.uniform(0.0, 0.30),
     )  # fmt: skip
 
 
@@ -149,7 +152,7 @@ def _darken(texture: np.ndarray, amount: np.ndarray, tint: tuple[float, float, f
 def _skin(c: Complexion, field: Canvas, rng: np.random.Generator) -> np.ndarray:
     rows, columns = field.shape
     tone = noise.window(noise.skin_tile(), rng, rows, columns) * np.float32(
-        0.020 + 0.025 * c.age
+        0.028 + 0.025 * c.age
     ) + np.float32(1)
     texture = paint.tinted(tone, c.skin)
     red = 0.10 + 0.5 * c.blush
@@ -158,6 +161,21 @@ def _skin(c: Complexion, field: Canvas, rng: np.random.Generator) -> np.ndarray:
         0.22 * red
     )
     paint.darken(texture[face], warm, (0, 1, 1))
+    # light that skin scatters where it is stretched, and lacks in the sockets; necks are lighter or darker than faces
+    lit = (
+        field.masks["apples"][face]
+        + np.float32(0.8) * field.masks["mouth_side"][face]
+        + np.float32(0.4) * field.masks["nose"][face]
+    )
+    texture[face] *= 1 + np.float32(rng.uniform(0.08, 0.32)) * lit[..., None]
+    _darken(
+        texture,
+        field.masks["jaw_edge"] * np.float32(rng.uniform(0.0, 0.40)),
+        (1, 1, 1),
+        _rows(field, 0.1, 1.3),
+    )
+    _darken(texture, field.masks["sockets"] * np.float32(c.sockets), (0.8, 1, 1), _rows(field, -0.7, -0.15))
+    texture *= 1 + field.masks["neck"][..., None] * np.float32(rng.uniform(-0.15, 0.35))
     if c.freckles > 0.3:
         spots = noise.window(noise.smooth_tile(2), rng, rows, columns)[..., 1]
         _darken(
@@ -179,7 +197,7 @@ def _creases(texture: np.ndarray, c: Complexion, field: Canvas, landmarks: np.nd
     amount += (
         m["forehead_lines"] * (0.16 * max(c.age - 0.3, 0) + 0.16 * raised)
         + m["alar_crease"] * 0.18
-        + m["chin_crease"] * 0.06
+        + m["chin_crease"] * c.chin_crease
     )
     amount += m["crow_feet"] * (0.14 * max(c.age - 0.3, 0) + 0.12 * smile) + m["frown_lines"] * 0.18 * max(
         c.age - 0.3, 0
@@ -279,7 +297,7 @@ def _eye(
     x = eye.across * width
     y = (eye.down - 0.5) * height * eye.gap
     colour = np.tile(
-        (np.array([0.84, 0.80, 0.78], np.float32) * np.float32(0.75 + 0.25 * c.skin.mean())), (len(x), 1)
+        (np.array([0.66, 0.63, 0.61], np.float32) * np.float32(0.70 + 0.35 * c.skin.mean())), (len(x), 1)
     )
     nose_side = (eye.across if inner_right else -eye.across) - 0.36
     colour += np.clip(nose_side * 10, 0, 0.7)[:, None] * (np.array([0.80, 0.52, 0.47], np.float32) - colour)
@@ -292,7 +310,7 @@ def _eye(
     colour += inside[:, None] * (c.iris.astype(np.float32) * ring[:, None] - colour)
     from_lid = eye.down * height * eye.gap
     colour *= (1 - 0.52 * np.exp(-from_lid / 0.020))[:, None] * (
-        1 - 0.45 * np.abs(eye.across * 2)[:, None] ** 3
+        1 - 0.75 * np.abs(eye.across * 2)[:, None] ** 3
     )
     glint = np.hypot(x - gaze[0] + 0.018, y - gaze[1] + 0.026)
     colour += np.clip((0.013 - glint) / 0.008 + 0.5, 0, 1)[:, None] * (1 - colour) * 0.9

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from . import noise, paint
+from . import noise
 from .canvas import canvas
 from .template import TEXELS, template
 
@@ -30,7 +30,7 @@ _MALE = (0.06, 0.14, 0.40, 0.14, 0.09, 0.02, 0.06, 0.03, 0.01, 0.04, 0.01)
 _FEMALE = (0.005, 0.01, 0.06, 0.0, 0.12, 0.03, 0.19, 0.34, 0.08, 0.035, 0.13)
 # Hairline's height at these azimuths (degrees): forehead, temples, sideburns, behind the ears, nape.
 _AT = np.array([0, 18, 34, 48, 60, 72, 82, 92, 108, 140, 180])
-_SHORT = np.array([-1.06, -1.09, -1.09, -1.01, -0.74, -0.46, -0.20, -0.42, 0.16, 0.48, 0.52])
+_SHORT = np.array([-1.12, -1.12, -1.05, -0.90, -0.63, -0.38, -0.15, -0.38, 0.16, 0.48, 0.52])
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,15 @@ class Covering:
     curtain: float = 0.0
 
 
-def _edge(curve: np.ndarray, wobble: np.ndarray, softness: float) -> np.ndarray:
+def _edge(curve: np.ndarray, wobble: np.ndarray | np.float32, softness: float) -> np.ndarray:
     """Alpha of the surface above a curve given per texel column."""
     field = canvas()
-    distance = curve[None] + wobble - field.height[:, None]
-    alpha = np.clip(distance / softness + 0.5, 0, 1).astype(np.float32)
+    steep = np.float32(1 / softness)
+    alpha = (curve / softness + 0.5).astype(np.float32) - (field.height / softness).astype(np.float32)[
+        :, None
+    ]
+    alpha += wobble * steep
+    np.clip(alpha, 0, 1, out=alpha)
     alpha[(template().shape[0] - 1) * TEXELS + 1 :] = 0
     return alpha
 
@@ -113,12 +117,15 @@ def sample_hair(rng: np.random.Generator, male: bool, colour: np.ndarray) -> Cov
         alpha *= np.float32(rng.uniform(0.5, 0.9))
     sheen = noise.window(noise.smooth_tile(16), rng, *field.shape)[..., 0]
     shade = 1 + np.float32(rng.uniform(0.12, 0.32)) * strands + np.float32(rng.uniform(0.05, 0.25)) * sheen
-    painted = paint.tinted(shade, colour) + paint.tinted(strands, (0.012, 0.012, 0.012))
+    glints = strands * np.float32(0.012)
+    painted = cv2.merge([np.maximum(shade * np.float32(c) + glints, 0) for c in colour])
     rows, columns = template().shape
     lumps = 1 + noise.blotches(rng, rows, columns, 14)[..., 0] * rng.uniform(0.1, 0.5)
     lumps *= np.interp(template().height, [-1.4, -1.0, -0.6], [1.6, 1.3, 1.0])[:, None]
+    if style == "medium":  # ends lie close to the neck
+        lumps *= np.clip((curtain - template().height) / 0.6, 0.2, 1)[:, None]
     thickness = _at_vertices(alpha, thick * lumps)
-    return Covering(alpha, np.maximum(painted, 0), thickness, curtain)
+    return Covering(alpha, painted, thickness, curtain)
 
 
 def sample_hat(rng: np.random.Generator) -> Covering:
@@ -135,7 +142,7 @@ def sample_hat(rng: np.random.Generator) -> Covering:
     if kind == "hood":
         start = rng.uniform(48, 84)
         curve = np.where(far > start, 2.2, np.interp(far, [0, start], [min(height, -0.8), -0.35]))
-    alpha = _edge(curve, np.zeros(field.shape, np.float32), 0.02)
+    alpha = _edge(curve, np.float32(0), 0.02)
     if kind == "band":
         alpha *= field.height[:, None] > height - rng.uniform(0.1, 0.3)
     thickness = _at_vertices(alpha, rng.uniform(0.04, 0.16))
@@ -159,11 +166,9 @@ def sample_mask(rng: np.random.Generator) -> Covering:
         + rng.normal(0, 0.05) * field.azimuth / 40
     )
     bottom = rng.uniform(1.0, 1.15) if rng.random() < 0.4 else 2.2
-    alpha = (1 - _edge(curve, np.zeros(field.shape, np.float32), 0.02)) * (field.height[:, None] < bottom)
+    alpha = (1 - _edge(curve, np.float32(0), 0.02)) * (field.height[:, None] < bottom)
     alpha[(template().shape[0] - 1) * TEXELS + 1 :] = 0
-    return Covering(
-        alpha.astype(np.float32), cloth(rng, field.shape), _at_vertices(alpha, rng.uniform(0.02, 0.10))
-    )
+    return Covering(alpha, cloth(rng, field.shape), _at_vertices(alpha, rng.uniform(0.02, 0.10)))
 
 
 def collar(rng: np.random.Generator, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +176,7 @@ def collar(rng: np.random.Generator, colour: np.ndarray) -> tuple[np.ndarray, np
     field = canvas()
     far = np.abs(field.azimuth)
     line = rng.uniform(1.25, 1.75) + np.interp(far, [0, 60, 180], [rng.uniform(0, 0.35), 0, -0.1])
-    alpha = 1 - _edge(line, np.zeros((1, 1), np.float32), 0.02)
+    alpha = 1 - _edge(line, np.float32(0), 0.02)
     alpha[(template().shape[0] - 1) * TEXELS + 1 :] = 0
     return alpha, colour
 
@@ -181,20 +186,25 @@ def cloth(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     rows, columns = shape
     base = rng.uniform(0.03, 0.95) * (0.35 + 0.65 * rng.random(3))
     other = rng.random(3)
-    pattern = noise.blotches(rng, rows, columns, 12)[..., 0] * 0.08
+    pattern = noise.blotches(rng, rows, columns, 12)[..., 0] * np.float32(0.08)
     kind = rng.random()
     if kind < 0.2:
         period, angle = rng.uniform(8, 40), rng.uniform(0, np.pi)
         phase = np.cos(angle) * np.arange(columns)[None] + np.sin(angle) * np.arange(rows)[:, None]
-        mix = (np.sin(phase * 2 * np.pi / period) > 0).astype(np.float32)
+        mix = (np.mod(phase / period, 1) < 0.5).astype(np.float32)
     elif kind < 0.35:
         mix = (
             noise.window(noise.smooth_tile(int(rng.integers(2, 6))), rng, rows, columns)[..., 0] > 0.6
         ).astype(np.float32)
     else:
         mix = np.zeros((rows, columns), np.float32)
-    painted = base + mix[..., None] * (other - base)
-    return np.clip(painted * (1 + pattern[..., None]), 0, 1).astype(np.float32)
+    light = 1 + pattern
+    return cv2.merge(
+        [
+            np.clip((np.float32(b) + mix * np.float32(o - b)) * light, 0, 1)
+            for b, o in zip(base, other, strict=True)
+        ]
+    )
 
 
 def _normalised(weights: tuple[float, ...]) -> np.ndarray:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from . import noise
+from . import noise, paint
+from .background import noise_window
 
 
 @dataclass
@@ -198,8 +199,8 @@ def occlude(
 def _relief(mask: np.ndarray, colour: np.ndarray, depth: float, light: np.ndarray) -> np.ndarray:
     """Colours that darken towards a mask's edges, as on a rounded thing."""
     inside = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3)
-    shade = 0.45 + 0.55 * np.sqrt(np.minimum(inside / depth, 1))
-    return (shade[..., None] * colour * light).astype(np.float32)
+    shade = np.float32(0.45) + np.float32(0.55) * np.sqrt(np.minimum(inside * np.float32(1 / depth), 1))
+    return paint.tinted(shade, np.asarray(colour) * light)
 
 
 def _hand(layer: Layer, rng, place, centre, extent, skin, light) -> None:
@@ -252,7 +253,7 @@ def _microphone(layer: Layer, rng, place, centre, extent, skin, light) -> None:
     )
     layer.paste(handle, _relief(handle, colour * 0.6, radius * 0.45, light))
     cv2.circle(head, tuple(int(v) for v in place), int(radius), 255, -1, cv2.LINE_AA)
-    grid = noise.window(noise.smooth_tile(1), rng, *head.shape)[..., :1] * 0.12
+    grid = noise_window(noise.smooth_tile(1), rng, head.shape[0])[..., None] * 0.12
     layer.paste(head, np.clip(_relief(head, colour, radius, light) * (1 + 2 * grid), 0, 1))
 
 
@@ -290,12 +291,12 @@ def _bar(layer: Layer, rng, place, centre, extent, skin, light) -> None:
         + np.linspace(-1.6, 1.6, 9)[:, None] * direction * extent * 0.5
         + np.cumsum(rng.normal(0, 0.05, (9, 2)), 0) * extent
     )
-    width = int(rng.choice([1, 2, 4, 10, 18])) + 1
+    width = max(round((rng.choice([1, 2, 4, 10, 18]) + 1) * extent / 128), 1)
     cv2.polylines(mask, [_fixed(path)], False, 255, width, cv2.LINE_AA, 4)
     covered = layer.covered.copy()
     layer.paste(mask, _relief(mask, rng.random(3), width * 0.5, light))
-    if width < 5:
-        layer.covered[:] = covered
+    if width < extent / 25:
+        layer.covered[:] = covered  # too thin to hide a landmark
 
 
 def _patch(layer: Layer, rng, place, centre, extent, skin, light) -> None:

@@ -44,46 +44,61 @@ def rasterise(screen: np.ndarray, depth: np.ndarray, values: np.ndarray, triangl
     """
     mapped = np.full((size * size, 2), -1, np.float32)
     nearest = np.full(size * size, -np.inf, np.float32)
-    triangles = triangles[_facing(screen, triangles)]
-    corners = screen[triangles]  # (T, 3, 2)
-    origin = corners[:, 0]
-    edge1, edge2 = corners[:, 1] - origin, corners[:, 2] - origin
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    left_top = np.minimum(np.minimum(origin, corners[:, 1]), corners[:, 2])
-    right_bottom = np.maximum(np.maximum(origin, corners[:, 1]), corners[:, 2])
-    low = np.maximum(np.ceil(left_top), 0).astype(np.int32)
-    high = np.minimum(np.floor(right_bottom), size - 1).astype(np.int32)
-    sides = high - low
-    span = np.maximum(sides[:, 0], sides[:, 1]) + 1
-    drawn = np.minimum(sides[:, 0], sides[:, 1]) >= 0
-    pixels, weights, owners = [], [], []
+    triangles = np.ascontiguousarray(triangles[_facing(screen, triangles)].T)
+    weights, left, top, span = _planes(screen, triangles, size)
+    samples = []
     smallest = 0
     for window in _WINDOWS:
-        chosen = np.flatnonzero(drawn & (span > smallest) & ((span <= window) | (window == _WINDOWS[-1])))
+        chosen = np.flatnonzero((span > smallest) & ((span <= window) | (window == _WINDOWS[-1])))
         smallest = window
         if len(chosen):
-            pixel, weight, owner = _cover(
-                origin[chosen], edge1[chosen], edge2[chosen], area[chosen], low[chosen], window, size
-            )
-            pixels.append(pixel)
-            weights.append(weight)
-            owners.append(chosen[owner])
-    if not pixels:
+            samples.append(_cover(chosen, weights[:, chosen], left[chosen], top[chosen], window, size))
+    if not samples:
         return mapped.reshape(size, size, 2), nearest.reshape(size, size)
-    pixel, weight, owner = np.concatenate(pixels), np.concatenate(weights, axis=1), np.concatenate(owners)
-    corner = np.ascontiguousarray(triangles[owner].T)  # (3, n)
-    z = _interpolated(depth, corner, weight)
+    pixel, second, third, owner = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    z = _interpolated(depth, triangles, second, third, owner)
     np.maximum.at(nearest, pixel, z)
     front = np.flatnonzero(z >= nearest[pixel])
-    pixel, weight, corner = pixel[front], weight[:, front], corner[:, front]
+    pixel, second, third, owner = pixel[front], second[front], third[front], owner[front]
     for axis in range(2):
-        mapped[pixel, axis] = _interpolated(np.ascontiguousarray(values[:, axis]), corner, weight)
+        mapped[pixel, axis] = _interpolated(
+            np.ascontiguousarray(values[:, axis]), triangles, second, third, owner
+        )
     return mapped.reshape(size, size, 2), nearest.reshape(size, size)
 
 
-def _interpolated(values: np.ndarray, corner: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Barycentric interpolation of values (V,) at corners (3, n) with weights (3, n)."""
-    return values[corner[0]] * weight[0] + values[corner[1]] * weight[1] + values[corner[2]] * weight[2]
+def _planes(screen: np.ndarray, triangles: np.ndarray, size: int):
+    """What is affine over each triangle of ``triangles`` (3, T), and the pixels it may touch.
+
+    Returns
+    -------
+    weights : ndarray of float32, shape (6, T)
+        Weights of the second and of the third corner: at the pixel (left, top), and their slopes along x and along y.
+    left, top, span : ndarray of int, shape (T,)
+        First column and row, and the longer side of the box of pixels; 0 where it holds none.
+    """
+    x, y = (np.ascontiguousarray(screen[:, axis])[triangles] for axis in (0, 1))
+    x1, y1, x2, y2 = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
+    inverse = 1 / (x1 * y2 - y1 * x2)
+    left, top = (np.maximum(np.ceil(v.min(0)), 0).astype(np.int32) for v in (x, y))
+    right, bottom = (np.minimum(np.floor(v.max(0)), size - 1).astype(np.int32) for v in (x, y))
+    span = np.maximum(right - left, bottom - top) + 1
+    span[(right < left) | (bottom < top)] = 0
+    from_x, from_y = left - x[0], top - y[0]
+    weights = np.stack(
+        [
+            (from_x * y2 - from_y * x2) * inverse, y2 * inverse, -x2 * inverse,
+            (from_y * x1 - from_x * y1) * inverse, -y1 * inverse, x1 * inverse,
+        ]
+    ).astype(np.float32)  # fmt: skip
+    return weights, left, top, span
+
+
+def _interpolated(values: np.ndarray, triangles: np.ndarray, second, third, owner: np.ndarray) -> np.ndarray:
+    """Values (V,) of the vertices at samples (n,) of the triangles ``owner``, by the weights of their second and third corners."""
+    corner, *others = (values[corners] for corners in triangles)
+    along, below = (other - corner for other in others)
+    return corner[owner] + second * along[owner] + third * below[owner]
 
 
 def _facing(screen: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -94,25 +109,25 @@ def _facing(screen: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return np.flatnonzero((x[b] - xa) * (y[c] - ya) - (y[b] - ya) * (x[c] - xa) > 1e-6)
 
 
-def _cover(origin, edge1, edge2, area, low, window: int, size: int):
-    """Pixels inside each triangle: flat pixel indices (n,), barycentric weights (3, n), index of the triangle (n,)."""
-    oy, ox = (o.astype(np.float32) for o in np.divmod(np.arange(window * window), window))
-    inverse = 1 / area
-    start = low.astype(np.float32) - origin
-    by_x2, by_y2 = edge2[:, 1] * inverse, edge2[:, 0] * inverse
-    by_x3, by_y3 = edge1[:, 1] * inverse, edge1[:, 0] * inverse
-    second = (start[:, 0] * by_x2 - start[:, 1] * by_y2)[:, None] + by_x2[:, None] * ox
-    second -= by_y2[:, None] * oy
-    third = (start[:, 1] * by_y3 - start[:, 0] * by_x3)[:, None] + by_y3[:, None] * oy
-    third -= by_x3[:, None] * ox
-    first = 1 - second
-    first -= third
-    inside = np.minimum(np.minimum(second, third), first) >= -1e-4
-    place = np.flatnonzero(inside)
-    owner, offset = np.divmod(place, window * window)
-    x, y = low[owner, 0] + offset % window, low[owner, 1] + offset // window
-    weight = np.stack([first.ravel()[place], second.ravel()[place], third.ravel()[place]])
+def _cover(
+    triangles: np.ndarray, weights: np.ndarray, left: np.ndarray, top: np.ndarray, window: int, size: int
+):
+    """Pixels inside some triangles: flat pixel indices, weights of the second and the third corner, the triangle; each (n,)."""
+    down, right = np.divmod(np.arange(window * window, dtype=np.int32), np.int32(window))
+    oy, ox = down.astype(np.float32), right.astype(np.float32)
+    second, third = (
+        start[:, None] + along[:, None] * ox + below[:, None] * oy
+        for start, along, below in (weights[:3], weights[3:])
+    )
+    inside = 1 - second
+    inside -= third
+    np.minimum(inside, second, out=inside)
+    np.minimum(inside, third, out=inside)
+    place = np.flatnonzero(inside >= -1e-4)
+    owner = place // (window * window)
+    offset = place - owner * (window * window)
+    x, y = left[owner] + right[offset], top[owner] + down[offset]
     within = (x < size) & (y < size)
     if not within.all():
-        x, y, weight, owner = x[within], y[within], weight[:, within], owner[within]
-    return y * size + x, weight, owner
+        x, y, place, owner = x[within], y[within], place[within], owner[within]
+    return y * size + x, second.ravel()[place], third.ravel()[place], triangles[owner]
