@@ -213,6 +213,15 @@ def test_failures_are_errors_above_the_threshold_with_their_count():
     np.testing.assert_array_equal(metrics.failures([7.9, 8.0, 8.1], 8.0), [False, False, True])
 
 
+@given(errors=errors_strategy, place=st.integers(0, 10**6))
+def test_failures_are_what_the_curve_leaves_out_at_errors_too(errors, place):
+    """The rule at the threshold itself: an error that equals it is a success on the curve, so it is no failure."""
+    threshold = float(np.ravel(errors)[place % np.size(errors)])
+    threshold = threshold if 1 <= threshold < np.inf else 8.0
+    rate = metrics.failure_rate(errors, threshold)
+    assert rate.count == np.size(errors) - round(metrics.ced_at(errors, threshold) * np.size(errors))
+
+
 def test_failure_percent_is_the_rate_along_the_images():
     errors = np.array([[7.9, 8.0, 8.1, np.inf], [1.0, 2.0, 3.0, 9.0]])
     np.testing.assert_array_equal(metrics.failure_percent(errors, 8.0), [50, 25])

@@ -12,7 +12,7 @@ from replicate.evidence.records import paper_of
 from replicate.evidence.rows import NO_NORMALISER, Row
 from replicate.evidence.tables import Table, number
 from replicate.faces import real
-from replicate.faces.protocols import PROTOCOLS
+from replicate.faces.protocols import PROTOCOLS, person_of
 from replicate.faces.sources import FaceSource
 from replicate.faces.verification import synthetic_templates
 from replicate.paths import data_dir
@@ -54,7 +54,8 @@ def _images_of(protocol: str, split: str) -> Counter:
 def _identity(protocol: str, split: str, faces: str, profile: str) -> np.ndarray | None:
     source = FaceSource(protocol, split, faces, profile)
     if faces == "synthetic":  # people take turns; nothing has to be made to know whose turn it is
-        return np.arange(source.count) % PROTOCOLS[protocol].splits[split].identities
+        which = PROTOCOLS[protocol].splits[split]
+        return np.array([person_of(which, index) for index in range(source.count)])
     return source.load().identity if source.available else None
 
 

@@ -17,7 +17,7 @@ from replicate.evidence import published
 from replicate.evidence.tables import SMOKE_WARNING, Table
 from replicate.faces import synthetic
 from replicate.faces.faceset import FaceSet
-from replicate.faces.protocols import PROTOCOLS, leaves, official_count
+from replicate.faces.protocols import PROTOCOLS, leaves, official_count, person_of
 from replicate.faces.sources import DATA_SEED, FaceSource
 from replicate.metrics import bootstrap_mean
 from replicate.paths import published_dir
@@ -87,7 +87,7 @@ def draw(source: FaceSource, count: int) -> dict[str, np.ndarray]:
 def _draw_leaf(leaf: FaceSource, count: int) -> list[dict[str, float | int]]:
     split = PROTOCOLS[leaf.protocol].splits[leaf.split]
     indices = range(split.first, split.first + count)
-    people = [index % split.identities if split.identities else None for index in indices]
+    people = [person_of(split, index) for index in indices]
     return [
         synthetic.draw(DATA_SEED, index, split.condition, identity=person)
         for index, person in zip(indices, people, strict=True)
@@ -131,12 +131,6 @@ def _hidden(looked: Look) -> np.ndarray:
     return (known & ~looked.faces.visible).sum(1) / np.maximum(known.sum(1), 1)
 
 
-def _glasses(looked: Look) -> np.ndarray:
-    if "wearing_glasses" in looked.attributes:  # MTFL, whose own code is 1 with and 2 without
-        return looked.attributes["wearing_glasses"]
-    return looked.attributes["glasses"] > 0
-
-
 def _turned(low: float, high: float) -> Callable[[Look], np.ndarray]:
     return lambda looked: yaw_within(looked.attributes["yaw"], low, high)
 
@@ -150,7 +144,7 @@ def yaw_within(yaw: np.ndarray, low: float, high: float) -> np.ndarray:
 QUANTITIES: dict[str, Callable[[Look], np.ndarray]] = {  # (N,) fractions, or bool
     "hidden points": _hidden,
     "smiling": lambda looked: looked.attributes["smiling"],
-    "glasses": _glasses,
+    "glasses": lambda looked: looked.attributes["wearing_glasses"],
     "women": lambda looked: looked.attributes["gender"] == 2,
     **{f"yaw of {low}° to {high}°": _turned(low, high) for low, high in YAW_BINS},
 }

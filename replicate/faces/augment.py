@@ -10,6 +10,7 @@ DAN and ECT move each face anew at every step (`Samples`); RNN and LDDR train on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -21,8 +22,8 @@ from replicate.faces.faceset import FaceSet
 from replicate.faces.images import to_grey, to_rgb
 from replicate.faces.markups import markup
 from replicate.faces.perturbations import Frame, RandomMove, Variant
-from replicate.geometry import apply_transform, compose, fit_similarity, invert, tight_box, warp
-from replicate.shapes import fit_in_boxes, unit_size
+from replicate.geometry import apply_transform, box_size, compose, fit_similarity, invert, tight_box, warp
+from replicate.shapes import fit_in_boxes
 
 # the "mean shape" of methods that crop by the box alone
 CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -267,7 +268,7 @@ class Samples:
 
 
 class EnlargedSamples:
-    """A training set with a fixed number of variants of each face: RNN §IV-A (52), LDDR §4.1 (2).
+    """A training set with a fixed number of variants of each face: RNN §IV-A (52), LDDR §4.2 (2).
 
     Image number ``variant * N + face`` of the enlarged set is a variant of a face; what is random in it depends on the seed, the
     variant and the number of faces alone, so the set is the same in every epoch.
@@ -320,11 +321,15 @@ class EnlargedSamples:
 
 def _order_at(positions: Tensor, count: int, seed: int) -> Tensor:
     """Which of `count` images comes at each position (n,) of the endless sequence of shuffled epochs."""
-    epochs = {
-        int(epoch): torch.randperm(count, generator=_generator(seed, int(epoch), 1))
-        for epoch in (positions // count).unique()
-    }
+    epochs = {epoch: _epoch_order(count, seed, epoch) for epoch in (positions // count).unique().tolist()}
     return torch.stack([epochs[position // count][position % count] for position in positions.tolist()])
+
+
+# consecutive steps are of the same epoch, and to order a million images takes longer than to make a batch
+@lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The images in the order of one epoch; for reading only."""
+    return torch.randperm(count, generator=_generator(seed, epoch, 1))
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -352,11 +357,28 @@ def alignment(points: Tensor, target: Tensor) -> Tensor:
     The least-squares similarity H without reflection goes from the target's points to the face's, and pixels are fetched through it.
     Eq. 5 as printed fetches through H^-1, against its own text; only this way do the pixels come to lie under the target's points.
 
+    Raises
+    ------
+    ReplicateError
+        If there is no such similarity: a point of either face is unknown, all points of one lie in one place, or none turns and scales
+        one into the other.
+
     References
     ----------
     TCNN §3.2 (alignment-sensitive data augmentation).
     """
-    return invert(fit_similarity(target, points))
+    moves = invert(fit_similarity(target, points))
+    found = moves.isfinite().all(-1).all(-1)
+    for shape in (points, target):  # rounding gives coinciding points a similarity, but a senseless one
+        found &= (box_size(tight_box(shape)) > 0).any(-1)
+    lost = ~found
+    if lost.any():
+        first = int(lost.nonzero()[0])
+        raise ReplicateError(
+            f"alignment: no similarity brings face {first} to its target ({int(lost.sum())} of {len(lost)} such); expected points that "
+            "are all known and do not coincide; leave these faces out"
+        )
+    return moves
 
 
 def align_to(crops: Tensor, points: Tensor, target: Tensor) -> Tensor:
@@ -370,7 +392,7 @@ def align_to(crops: Tensor, points: Tensor, target: Tensor) -> Tensor:
 def initial_shapes(
     shapes: Tensor, index: Tensor, copies: int, frame: Frame, generator: torch.Generator
 ) -> Tensor:
-    """Random starts for training a regression cascade: shapes of other faces, in the place of the canonical one. LDDR §4.1.
+    """Random starts for training a regression cascade: shapes of other faces, in the place of the canonical one. LDDR §4.2.
 
     Parameters
     ----------
@@ -384,8 +406,8 @@ def initial_shapes(
     Returns
     -------
     Tensor
-        (n, copies, L, 2) in frame pixels: tight boxes centred in the frame, with the mean side `frame.extent`.
+        (n, copies, L, 2) in frame pixels: centred, and as large as `Frame.canonical` makes each of them.
     """
     step = torch.randint(1, len(shapes), (len(index), copies), generator=generator)
     other = (index.cpu()[:, None] + step) % len(shapes)
-    return unit_size(shapes)[other.to(shapes.device)] * frame.extent + (frame.size - 1) / 2
+    return frame.canonical(shapes)[other.to(shapes.device)]

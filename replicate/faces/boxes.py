@@ -27,20 +27,25 @@ class BoxRule:
         Standard deviation of the error of position, in shares of the box's sides.
     log_scale_sd : float
         Standard deviation of the logarithm of the error of size.
+    whole_face : bool
+        Whether the box is that of all 68 points of a generated face, whatever the markup: for the few points of which no box can be
+        made that covers a face from every side.
     """
 
     growth: float = 0.0
     square: bool = False
     shift_sd: float = 0.05
     log_scale_sd: float = 0.05
+    whole_face: bool = False
 
     @property
     def text(self) -> str:
         """The rule in words, for captions."""
         shape = "square around" if self.square else "tight box of"
+        points = "all 68 points of the generated face" if self.whole_face else "the true points"
         grown = f", grown by {100 * self.growth:g} % on each side" if self.growth else ""
         return (
-            f"{shape} the true points{grown}, moved by a normal error of {100 * self.shift_sd:g} % of its sides and scaled by a "
+            f"{shape} {points}{grown}, moved by a normal error of {100 * self.shift_sd:g} % of its sides and scaled by a "
             f"log-normal one of {100 * self.log_scale_sd:g} %, fixed per image name"
         )
 
@@ -92,6 +97,7 @@ class BoxRule:
 
 
 TIGHT = BoxRule()
+WHOLE_FACE = BoxRule(whole_face=True)
 SQUARE = BoxRule(growth=0.5, square=True)  # five points or fewer lie well inside the face
 
 

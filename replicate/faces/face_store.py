@@ -195,7 +195,17 @@ class Writer:
             raise _damaged(self.folder, f"{path.name}: {error}") from error
 
     def append(self, images: Sequence[np.ndarray], labels: dict[str, np.ndarray]) -> None:
-        """Write n images and their labels, each an array of n rows."""
+        """Write n images and their labels, each an array of n rows.
+
+        Raises
+        ------
+        ReplicateError
+            If the labels are not those of the chunks before.
+        """
+        if self._chunks and self._read(self._chunks[-1]).keys() != {"shapes", *labels}:
+            raise _damaged(
+                self.folder, f"{self._chunks[-1].name} holds other labels than {', '.join(labels)}"
+            )
         shapes = np.array(
             [image.shape if image.ndim == 3 else (*image.shape, 0) for image in images], np.int32
         )

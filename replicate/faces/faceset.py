@@ -132,6 +132,10 @@ class FaceSet:
             identity=None if self.identity is None else self.identity[index],
         )
 
+    def without_hidden(self) -> "FaceSet":
+        """The same faces with hidden points unknown (NaN), for methods that learn from visible points alone: ECT §III-A."""
+        return replace(self, points=np.where(self.visible[..., None], self.points, np.float32(np.nan)))
+
     @cached_property
     def sha256(self) -> str:
         """Hash of all that a method can see: names, points, boxes and pixels."""

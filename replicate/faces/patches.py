@@ -3,11 +3,13 @@
 R-CNN (Girshick et al., CVPR 2014, §2.3) classifies region proposals, warped to the network's input whatever their shape, in batches
 with one positive to three negatives. A region is positive if its overlap with a face is at least 0.5 of their union. R-CNN tunes its
 network on all others as negatives, and its classifiers on those below 0.3; here the stricter bound holds, and what lies between is
-left out. Random boxes stand in for region proposals: positives are faces whose box was disturbed, negatives are boxes anywhere in a
+left out. Its context, 16 pixels of the photograph around each region in the network's input, is not added (R-CNN, appendix A): a patch
+is the region itself. Random boxes stand in for region proposals: positives are faces whose box was disturbed, negatives are boxes anywhere in a
 photograph and boxes that miss a face or are of quite another size.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from replicate.errors import ReplicateError
 from replicate.faces.faceset import FaceSet
 from replicate.faces.images import to_rgb
+from replicate.faces.real.reading import Annotations, photographs
 
 POSITIVE, NEGATIVE = 0.5, 0.3  # R-CNN §2.3: least overlap of a positive, overlap that no negative reaches
 PERIOD = 4  # R-CNN §2.3: 32 positives in a batch of 128
@@ -29,6 +32,27 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.clip(high - low, 0, None).prod(-1)
     union = _area(boxes) + _area(others) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+class Photographs(Sequence):
+    """Photographs that are decoded when they are asked for; the last one is kept.
+
+    Parameters
+    ----------
+    pixels : callable
+        `pixels(face)` decodes the photograph of a face.
+    faces : sequence of int
+        One face of each photograph.
+    """
+
+    def __init__(self, pixels: Callable[[int], np.ndarray], faces: Sequence[int]) -> None:
+        self.pixels, self.faces = lru_cache(maxsize=1)(pixels), faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels(self.faces[index])
 
 
 class FacePatches:
@@ -67,8 +91,30 @@ class FacePatches:
 
     @classmethod
     def of(cls, faces: FaceSet, size: int = 224, seed: int = 0) -> "FacePatches":
-        """Patches from a face set: its boxes are the faces, what surrounds them the background."""
+        """Patches from a face set with one face in each image: its boxes are the faces, what surrounds them the background.
+
+        Where photographs hold several faces, a neighbour would count as background; `of_photographs` knows them all.
+        """
         return cls(faces.images, faces.boxes[:, None], size, seed)
+
+    @classmethod
+    def of_photographs(cls, faces: Annotations, size: int = 224, seed: int = 0) -> "FacePatches":
+        """Patches from the photographs of a real data set, each with the boxes of all its faces, so that none becomes background.
+
+        Photographs are decoded when a patch is cut from them; LDDR's are those of FDDB (§3.1), ``fddb.DATA_SET.read(folder, "all")``.
+
+        Raises
+        ------
+        ReplicateError
+            If the data set has no boxes.
+        """
+        if faces.boxes is None:
+            raise ReplicateError(
+                "boxes: the data set publishes none; use a face set, which has simulated ones (`FacePatches.of`)"
+            )
+        groups = photographs(faces.names)
+        images = Photographs(faces.pixels, [group[0] for group in groups])
+        return cls(images, [faces.boxes[group] for group in groups], size, seed)
 
     def take(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Patches (n, size, size, 3) uint8 RGB and labels (n,) bool, true for a face, number `indices` of the sequence.

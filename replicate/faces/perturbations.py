@@ -26,10 +26,11 @@ class Frame:
     extent: float = 56.0
     zoom: float = 1.5
 
-    def canonical(self, mean: Tensor) -> Tensor:
-        """The canonical shape S_0 (L, 2) in frame pixels, from any mean shape (L, 2)."""
-        low, high = mean.amin(0), mean.amax(0)
-        return (mean - (low + high) / 2) * (self.extent / (high - low).max()) + (self.size - 1) / 2
+    def canonical(self, shape: Tensor) -> Tensor:
+        """Shapes (..., L, 2) moved to the frame's centre and scaled to its extent; of the mean shape, the canonical shape S_0."""
+        low, high = shape.amin(-2, keepdim=True), shape.amax(-2, keepdim=True)
+        scale = self.extent / (high - low).amax(-1, keepdim=True)
+        return (shape - (low + high) / 2) * scale + (self.size - 1) / 2
 
 
 class RandomMove(Protocol):
@@ -182,7 +183,7 @@ RNN_VARIANTS = tuple(  # 13 angles, box given or disturbed, plain or mirrored: t
     Variant(Chain((Rotation(angle), *jitter)), mirrored)
     for angle, jitter, mirrored in product(RNN_ANGLES, ((), (RNN_JITTER,)), (False, True))
 )
-LDDR_VARIANTS = (  # §4.1: "flipping all the images and then randomly rotating them" doubles the data
+LDDR_VARIANTS = (  # §4.2: "flipping all the images and then randomly rotating them" doubles the data
     Variant(),
     Variant(UniformPerturbation(rotation=30.0), mirrored=True),  # our choice: the paper prints no range
 )

@@ -5,8 +5,10 @@ Counts are those of the papers or of the official release; `replicate.faces.sour
 
 from dataclasses import dataclass
 
-from replicate.faces.boxes import SQUARE, TIGHT, BoxRule
+from replicate.faces.boxes import SQUARE, TIGHT, WHOLE_FACE, BoxRule
 from replicate.vocabulary import PROFILES, check_one_of
+
+IN_A_ROW = 5  # faces of a person that follow one another, so that a few faces hold people who are seen more than once
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Split:
     cpu : int or None
         Synthetic faces at the `cpu` profile, where the official count would not fit its budget.
     identities : int
-        People in a synthetic split, who take turns; 0: everybody is somebody else.
+        People in a synthetic split, who take turns of `IN_A_ROW` faces; 0: everybody is somebody else.
     markup : str
         Where it differs from the protocol's.
     normalisers, box_rule
@@ -93,8 +95,8 @@ PROTOCOLS: dict[str, Protocol] = {
         about="Faces in the wild of four collections, annotated alike with 68 points, and the 600 images of the 300-W competition.",
         data_set="300w",
         markup="ibug68",
-        normalisers=_DISTANCES_68,
-        papers=("lddr", "dan", "rnn", "ect"),
+        normalisers=(*_DISTANCES_68, "face"),
+        papers=("lddr", "tcnn", "dan", "rnn", "ect"),
         splits={
             "train": Split(union=(("lfpw", "train"), ("helen", "train"), ("afw", "train"))),
             "common": Split(union=(("lfpw", "test"), ("helen", "test"))),
@@ -110,7 +112,7 @@ PROTOCOLS: dict[str, Protocol] = {
         about="Web photographs of public figures, annotated again with 68 points for 300-W.",
         data_set="300w",
         markup="ibug68",
-        normalisers=("inter-pupil", "face"),
+        normalisers=("inter-pupil", "face", "inter-ocular"),
         papers=("lddr", "rnn"),
         splits={
             "train": Split(811, 16, "lfpw", real="lfpw/trainset"),
@@ -122,7 +124,7 @@ PROTOCOLS: dict[str, Protocol] = {
         about="Large portraits from Flickr, annotated again with 68 points for 300-W.",
         data_set="300w",
         markup="ibug68",
-        normalisers=("inter-pupil", "face"),
+        normalisers=("inter-pupil", "face", "inter-ocular"),
         papers=("lddr", "rnn"),
         splits={
             "train": Split(2000, 40, "helen", real="helen/trainset"),
@@ -144,7 +146,7 @@ PROTOCOLS: dict[str, Protocol] = {
                 real="afw",
                 data_set="300w",
                 markup="ibug68",
-                normalisers=("inter-pupil", "face"),
+                normalisers=("inter-pupil", "face", "inter-ocular"),
             ),
             "test": Split(468, 16, "afw", first=337, real="test", box_rule=SQUARE),
         },
@@ -157,7 +159,7 @@ PROTOCOLS: dict[str, Protocol] = {
         normalisers=("eye-nose",),
         papers=("lddr",),
         splits={"test": Split(13741, 24, "ijb-a", real="stills", size=128, identities=500)},
-        box_rule=SQUARE,
+        box_rule=WHOLE_FACE,
     ),
     "mtfl": Protocol(
         title="MTFL",
@@ -168,7 +170,7 @@ PROTOCOLS: dict[str, Protocol] = {
         papers=("tcnn",),
         splits={
             "train": Split(10000, 64, "mtfl", real="train", size=128),
-            "test": Split(2995, 24, "mtfl", first=10000, real="test", size=128),
+            "test": Split(2995, 24, "mtfl-test", first=10000, real="test", size=128),
         },
         box_rule=SQUARE,
     ),
@@ -231,7 +233,7 @@ PROTOCOLS: dict[str, Protocol] = {
         splits={  # one frame of each video at `cpu`
             "all": Split(5712 + 20412, 60, "janus", real="all", size=128, cpu=5712 + 2042, identities=500),
         },
-        box_rule=SQUARE,
+        box_rule=WHOLE_FACE,
     ),
 }
 
@@ -257,7 +259,7 @@ def leaves(protocol: str, split: str) -> tuple[tuple[str, str], ...]:
 
 
 def official_count(protocol: str, split: str) -> int:
-    """Faces of the official split."""
+    """Faces of the official split, or of one that exists as synthetic faces alone."""
     return sum(PROTOCOLS[p].splits[s].count for p, s in leaves(protocol, split))
 
 
@@ -271,6 +273,11 @@ def _count(split: Split, profile: str) -> int:
     if profile == "smoke":
         return split.smoke
     return split.cpu if profile == "cpu" and split.cpu is not None else split.count
+
+
+def person_of(split: Split, index: int) -> int | None:
+    """Who is on the synthetic face of this index; None if nobody appears twice."""
+    return index // IN_A_ROW % split.identities if split.identities else None
 
 
 def markup_of(protocol: str, split: str) -> str:

@@ -20,8 +20,8 @@ from replicate.errors import AbsentError, ReplicateError
 from replicate.faces import face_store, protocols, real, synthetic
 from replicate.faces.face_store import Chunk
 from replicate.faces.faceset import FaceSet, concatenate
-from replicate.faces.markups import convert, convert_visibility
-from replicate.faces.protocols import Split
+from replicate.faces.markups import convert, convert_visibility, markup
+from replicate.faces.protocols import Split, person_of
 from replicate.faces.real.reading import Annotations, DataSet, check_points_belong
 from replicate.files import sha256
 from replicate.progress import progress_bar
@@ -30,8 +30,9 @@ from replicate.vocabulary import FACES, PROFILES, check_one_of
 DATA_SEED = 300  # of the synthetic faces; training seeds do not touch it
 MARGIN = 1.0  # of a photograph, what is kept on each side of the face, in sides of its box
 LARGEST_FACE = 320  # pixels; larger faces are kept at this size
+_LAYOUT = 2  # of a stored synthetic split: raise when other labels are stored with the same faces
 _CHUNK = 64  # photographs decoded before they are written
-_READING = 1  # raised when an adapter or the cut changes, so that kept faces are read again
+_READING = 2  # raised when an adapter or the cut changes, so that kept faces are read again
 
 
 @dataclass(frozen=True)
@@ -167,15 +168,18 @@ def _recipe(source: FaceSource) -> str:
     """Hash of all that determines the synthetic faces of a split that is no union."""
     which = source.protocol, source.split
     _, split = protocols.get(*which)
+    name = protocols.markup_of(*which)
+    # the generator gives the 68 points themselves; all others follow from them by the markup's definition
+    definition = () if name == "ibug68" else markup(name).definition
     determines = (
         synthetic.GENERATOR_VERSION, DATA_SEED, *which, source.count, split.condition, split.first, split.size, split.identities,
-        protocols.markup_of(*which), protocols.box_rule_of(*which).text,
+        name, protocols.box_rule_of(*which).text, *definition,
     )  # fmt: skip
     return sha256(*map(str, determines))
 
 
 def _identities(split: Split, indices: range) -> list[int] | None:
-    return [index % split.identities for index in indices] if split.identities else None
+    return [person_of(split, index) for index in indices] if split.identities else None
 
 
 def _names(source: FaceSource, which: range) -> tuple[str, ...]:
@@ -185,18 +189,20 @@ def _names(source: FaceSource, which: range) -> tuple[str, ...]:
 def _generated(source: FaceSource, which: range) -> Iterator[Chunk]:
     """Faces of a split that is no union, chunk by chunk, in its markup."""
     _, split = protocols.get(source.protocol, source.split)
-    markup = protocols.markup_of(source.protocol, source.split)
+    name = protocols.markup_of(source.protocol, source.split)
     rule = protocols.box_rule_of(source.protocol, source.split)
     indices = range(split.first + which.start, split.first + which.stop)
     names = iter(_names(source, which))
     for batch in synthetic.generate_chunks(
         DATA_SEED, indices, split.condition, size=split.size, identities=_identities(split, indices)
     ):
-        points = convert(batch.points, "ibug68", markup).astype(np.float32)
+        points = convert(batch.points, "ibug68", name).astype(np.float32)
         labels = {
             "points": points,
-            "boxes": rule.boxes(points, tuple(islice(names, len(points)))),
-            "visible": convert_visibility(batch.visible, "ibug68", markup),
+            "boxes": rule.boxes(
+                batch.points if rule.whole_face else points, tuple(islice(names, len(points)))
+            ),
+            "visible": convert_visibility(batch.visible, "ibug68", name),
             **batch.attributes,
         }
         yield batch.images, labels
@@ -210,7 +216,12 @@ def _made(source: FaceSource, which: range) -> FaceSet:
 
 
 def _load_synthetic(source: FaceSource) -> FaceSet:
-    folder = paths.cache() / "faces" / f"{source.protocol}-{source.split}-{source.fingerprint[:12]}"
+    made_of = (
+        source.fingerprint,
+        str(_LAYOUT),
+        *map(str, markup(protocols.markup_of(source.protocol, source.split)).definition),
+    )
+    folder = paths.cache() / "faces" / f"{source.protocol}-{source.split}-{sha256(*made_of)[:12]}"
     if not folder.exists():
         _make_synthetic(folder, source)
     stored = face_store.open_store(folder)

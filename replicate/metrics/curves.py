@@ -34,7 +34,7 @@ def ced_at(errors: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
 
 
 def auc(errors: np.ndarray, threshold: float, axis: int = -1) -> np.ndarray:
-    """Area under the cumulative error distribution up to a threshold, divided by it, times 100 (DAN §4.1).
+    """Area under the cumulative error distribution up to a threshold, divided by it, times 100 (DAN §4).
 
     The integral of the step function is exact: an image with error e contributes ``max(0, threshold - e)``. A
     perfect predictor therefore has exactly 100, which a quadrature rule on a grid can miss.
@@ -76,7 +76,12 @@ def failure_percent(errors: np.ndarray, threshold: float, axis: int = -1) -> np.
 
 
 def failures(errors: np.ndarray, threshold: float) -> np.ndarray:
-    """Mark the images whose error is above ``threshold`` (both in per cent): what `mcnemar` compares."""
+    """Mark the images whose error is above ``threshold`` (both in per cent): what `mcnemar` compares.
+
+    An error that equals the threshold is no failure: RNN §IV-B counts errors "larger than" it, and its Eq. 18 those "no higher" as
+    successes; ECT §IV names the threshold alone. DAN says both: "0.08 or greater" (§4) and "more than 0.08" (caption of Fig. 4). Only so do
+    the curve at the threshold (`ced_at`) and the failures add up to all images.
+    """
     return _checked_errors(errors) > _checked_threshold(threshold)
 
 

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_faces import CANONICAL, FRAME, MEAN, toy_faces
 
 from replicate.errors import ReplicateError
@@ -19,7 +21,7 @@ from replicate.faces.augment import (
     initial_shapes,
     mirror_batch,
 )
-from replicate.faces.markups import MARKUPS
+from replicate.faces.markups import MARKUPS, convert
 from replicate.faces.perturbations import (
     LDDR_VARIANTS,
     RNN_ANGLES,
@@ -44,7 +46,7 @@ from replicate.geometry import (
     tight_box,
     warp,
 )
-from replicate.shapes import fit_in_boxes, unit_size
+from replicate.shapes import fit_in_boxes
 
 MILD = NormalPerturbation(translation=0.08, rotation=20.0, scale=0.12)  # DAN at `smoke` and `cpu`
 WIDE = NormalPerturbation(translation=0.2, rotation=20.0, scale=0.25)  # DAN at `gpu`
@@ -436,6 +438,15 @@ def test_an_epoch_visits_every_face_once():
     )  # across the border of two epochs
 
 
+def test_an_epoch_is_ordered_once(monkeypatch):
+    ordered, randperm = [], torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *a, **k: ordered.append(1) or randperm(*a, **k))
+    samples = Samples(toy_faces(), MEAN, FRAME, MILD, batch=4, seed=987)
+    for step in range(7):  # 24 faces: the last step is of the second epoch
+        samples(step)
+    assert len(ordered) == 2
+
+
 def test_augmented_points_follow_the_pixels():
     """The bright dots of the toy faces lie under the augmented landmarks, mirrored or not."""
     crops, points = Samples(toy_faces(), MEAN, FRAME, MILD, batch=16, seed=0)(0)
@@ -556,6 +567,27 @@ def test_alignment_recovers_a_known_similarity():
     torch.testing.assert_close(alignment(points, apply_transform(known, points)), known, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "points,target",
+    [
+        ([[1.1, 2.3], [30, 4], [9, 21]], [[13.37, 0.1]] * 3),
+        ([[13.37, 0.1]] * 3, [[1.1, 2.3], [30, 4], [9, 21]]),
+        ([[1.1, 2.3], [30, 4], [9, 21]], [[1.0, 2], [float("nan"), float("nan")], [9, 21]]),
+        (
+            [[0.0, 0], [1, 0], [0, 1], [1, 1]],
+            [[1.0, 0], [0, 0], [1, 1], [0, 1]],
+        ),  # a square and its mirror image
+    ],
+    ids=["target in one place", "face in one place", "unknown point", "no similarity"],
+)
+def test_alignment_to_what_gives_no_place_is_refused(points, target):
+    good = torch.tensor([[5.0, 5], [20, 7], [9, 30], [2, 2]])[: len(points)]
+    faces, targets = torch.stack([good, torch.tensor(points)]), torch.stack([good + 1, torch.tensor(target)])
+    with pytest.raises(ReplicateError, match=r"alignment: .* face 1 to its target \(1 of 2 such\)"):
+        align_to(torch.rand(2, 1, 40, 40), faces, targets)
+    assert alignment(faces[:1], targets[:1]).isfinite().all()
+
+
 def test_an_aligned_crop_is_the_image_fetched_through_the_similarity():
     """I'(q) = I(H q), where the least squares for H go from the target's points to the face's."""
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
@@ -580,11 +612,31 @@ def test_starts_are_shapes_of_other_faces_in_the_middle_of_the_frame():
     starts = initial_shapes(shapes, torch.arange(5), 40, FRAME, seeded(1))
     boxes = tight_box(starts)
     torch.testing.assert_close(box_centre(boxes), torch.full((5, 40, 2), 55.5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(box_size(boxes).mean(-1), torch.full((5, 40), 56.0))
-    own = unit_size(shapes) * 56 + 55.5
+    torch.testing.assert_close(box_size(boxes).amax(-1), torch.full((5, 40), 56.0))
+    own = torch.stack([FRAME.canonical(shape) for shape in shapes])
     nearest = torch.cdist(starts.flatten(0, 1).flatten(1), own.flatten(1)).argmin(1).reshape(5, 40)
     for face, drawn in enumerate(nearest):
         assert set(drawn.tolist()) == set(range(5)) - {face}
+
+
+@pytest.mark.parametrize("name", ["mtfl5", "cofw29", "ijba3", "ibug68"])
+def test_starts_are_as_large_as_the_canonical_shape(name):
+    """Of faces that are all alike, random starts are the canonical shape: also where points fill a flat or a tall box."""
+    points = torch.as_tensor(convert(MEAN.numpy()[None], "ibug68", name)[0], dtype=torch.float32)
+    shapes = torch.stack([40 * points + 7, 90 * points - 30])
+    starts = initial_shapes(shapes, torch.arange(2), 3, FRAME, seeded(0))
+    torch.testing.assert_close(starts, FRAME.canonical(points).expand_as(starts), atol=1e-3, rtol=0)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 80))
+def test_many_shapes_are_framed_as_each_alone(seed, landmarks):
+    shapes = 300 * torch.rand(3, landmarks + 1, 2, generator=seeded(seed))
+    low, high = shapes.amin(1), shapes.amax(1)
+    framed = FRAME.canonical(shapes)
+    for shape, a, b, found in zip(shapes, low, high, framed, strict=True):
+        # what recorded models were trained with, to the last bit
+        expected = (shape - (a + b) / 2) * (FRAME.extent / (b - a).max()) + (FRAME.size - 1) / 2
+        assert torch.equal(found, expected) and torch.equal(FRAME.canonical(shape), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -508,3 +508,33 @@ def test_a_writer_counts_what_is_there(tmp_path):
     for images, about in chunks(0):
         writer.append(images, about)
     assert writer.count == COUNT == Writer(tmp_path / "w").count
+
+
+def test_chunks_with_other_labels_are_not_joined(tmp_path):
+    writer = Writer(tmp_path / "new")
+    images = np.zeros((2, 4, 4), np.uint8)
+    writer.append(images, {"points": np.zeros((2, 1, 2))})
+    with pytest.raises(ReplicateError, match="chunk-000000.npz holds other labels than points, boxes"):
+        writer.append(images, {"points": np.zeros((2, 1, 2)), "boxes": np.zeros((2, 4))})
+
+
+def test_a_walk_through_a_large_store_gives_its_pages_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(face_store, "RESIDENT", 3 * 16)
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 4), dtype=np.uint8)
+    face_store.make(tmp_path / "store", lambda done: [(images, {"n": np.arange(9)})])
+    stored = face_store.open_store(tmp_path / "store").images
+    released = []
+    monkeypatch.setattr(stored, "pixels", Spy(stored.pixels, released))
+    np.testing.assert_array_equal(np.stack(list(stored)), images)
+    assert len(released) == 2  # after the fourth and the eighth image
+
+
+class Spy:
+    """A memory-mapped array whose map says when it is told to give pages back."""
+
+    def __init__(self, pixels, released):
+        self.pixels, self._mmap = pixels, self
+        self.madvise = released.append
+
+    def __getitem__(self, place):
+        return self.pixels[place]

@@ -171,3 +171,12 @@ def test_a_join_has_the_hash_of_its_faces():
 def test_parts_that_share_a_face_are_refused():
     with pytest.raises(ReplicateError, match="5 images and 3 different names"):
         concatenate([make(3), make(2)], "all", "full")
+
+
+def test_hidden_points_become_unknown():
+    faces = make(3)
+    visible = np.ones_like(faces.visible)
+    visible[1, 5] = False
+    seen = replace(faces, visible=visible).without_hidden()
+    assert np.isnan(seen.points[1, 5]).all() and np.isnan(seen.points).sum() == 2
+    np.testing.assert_array_equal(seen.points[[0, 2]], faces.points[[0, 2]])

@@ -8,6 +8,7 @@ from toy_faces import toy_faces
 
 from replicate.errors import ReplicateError
 from replicate.faces.patches import NEGATIVE, POSITIVE, FacePatches, iou
+from replicate.faces.real import Annotations
 
 FACES = [np.array([[40.0, 30, 90, 95]]), np.zeros((0, 4)), np.array([[5.0, 5, 25, 30], [100, 60, 180, 118]])]
 
@@ -102,6 +103,54 @@ def test_a_patch_is_its_region_resized():
 def test_a_face_set_gives_patches():
     images, labels = FacePatches.of(toy_faces(4), size=224).take(range(4))
     assert images.shape == (4, 224, 224, 3) and labels.sum() == 1
+
+
+def annotations(boxes, owner, pixels, **options):
+    """One face for each box, in the photograph `owner` says."""
+    names = [f"p{photograph}.jpg#{face}" for face, photograph in enumerate(owner)]
+    fields = {
+        "points": np.empty((len(names), 0, 2)),
+        "visible": np.empty((len(names), 0), bool),
+        "boxes": boxes,
+    }
+    return Annotations(tuple(names), lambda face: pixels(owner[face]), **{**fields, **options})
+
+
+def test_every_face_of_a_photograph_is_known():
+    """Face 2 lies in the photograph of face 0, and no negative shows it."""
+    boxes, owner = np.array([[5.0, 5, 45, 55], [40, 30, 90, 95], [100, 60, 180, 118]]), [0, 1, 0]
+    made = FacePatches.of_photographs(
+        annotations(boxes, owner, lambda number: photographs()[2 - 2 * number]), size=16
+    )
+    assert len(made.images) == 2
+    np.testing.assert_array_equal(made.boxes[0], boxes[[0, 2]])
+    np.testing.assert_array_equal(made.boxes[1], boxes[[1]])
+    for index in range(200):
+        number, box = made.region(index)
+        overlap = iou(box, boxes[np.array(owner) == number]).max()
+        assert overlap >= POSITIVE if index % 4 == 0 else overlap < NEGATIVE
+    images, labels = made.take(range(8))
+    assert images.shape == (8, 16, 16, 3) and labels.sum() == 2
+
+
+def test_a_photograph_is_decoded_when_a_patch_is_cut_and_once_for_it():
+    decoded = []
+
+    def pixels(number):
+        decoded.append(number)
+        return photographs()[0]
+
+    made = FacePatches.of_photographs(
+        annotations(np.array([[40.0, 30, 90, 95]] * 5), [0, 1, 2, 3, 4], pixels)
+    )
+    assert decoded == []
+    made.take([0])
+    assert len(decoded) == 1
+
+
+def test_photographs_without_boxes_are_an_error():
+    with pytest.raises(ReplicateError, match="boxes: the data set publishes none"):
+        FacePatches.of_photographs(annotations(None, [0], lambda number: photographs()[0]))
 
 
 def test_boxes_may_reach_out_of_the_photograph():

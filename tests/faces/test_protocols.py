@@ -8,7 +8,7 @@ import pytest
 from replicate.errors import ReplicateError
 from replicate.evidence import published
 from replicate.faces import protocols, real
-from replicate.faces.boxes import SQUARE, TIGHT
+from replicate.faces.boxes import SQUARE, TIGHT, WHOLE_FACE
 from replicate.faces.markups import convert, markup
 from replicate.faces.protocols import PROTOCOLS, leaves, official_count, synthetic_count
 from replicate.faces.synthetic import CONDITIONS, generate
@@ -160,7 +160,7 @@ def test_splits_that_share_a_condition_share_no_face():
         for (_, end), (start, _) in pairwise(sorted(ranges)):
             assert end <= start, condition
     shared = {condition for condition, ranges in by_condition.items() if len(ranges) > 1}
-    assert shared == {"lfpw", "helen", "afw", "mtfl", "aflw", "cofw", "mafl", "menpo"}  # training and test
+    assert shared == {"lfpw", "helen", "afw", "aflw", "cofw", "mafl", "menpo"}  # training and test
 
 
 def test_images_are_at_most_of_the_generators_full_size():
@@ -211,7 +211,7 @@ def test_every_paper_has_its_protocols():
     used = {paper: {name for name, found in PROTOCOLS.items() if paper in found.papers} for paper in PAPERS}
     assert used == {
         "lddr": {"300w", "lfpw", "helen", "afw", "ijb-a"},
-        "tcnn": {"mtfl", "afw", "janus"},
+        "tcnn": {"300w", "mtfl", "afw", "janus"},
         "dan": {"300w", "menpo"},
         "rnn": {"300w", "lfpw", "helen", "mafl"},
         "ect": {"300w", "afw", "aflw-pifa", "cofw"},
@@ -220,5 +220,30 @@ def test_every_paper_has_its_protocols():
 
 @pytest.mark.parametrize(("protocol", "split"), SPLITS)
 def test_few_points_lie_well_inside_their_box(protocol, split):
-    few = markup(protocols.markup_of(protocol, split)).size <= 6
-    assert protocols.box_rule_of(protocol, split) == (SQUARE if few else TIGHT)
+    points = markup(protocols.markup_of(protocol, split)).size
+    expected = WHOLE_FACE if points == 3 else SQUARE if points <= 6 else TIGHT
+    assert protocols.box_rule_of(protocol, split) == expected
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested"),
+    [
+        (("300w", "train"), ("ijb-a", "test")),
+        (("aflw-pifa", "train"), ("afw", "test")),
+        (("mtfl", "train"), ("afw", "test")),
+        (("mtfl", "train"), ("janus", "all")),
+    ],
+)
+def test_boxes_of_sets_that_a_paper_trains_and_tests_on_are_alike(trained, tested):
+    """A method that starts from boxes of another size or place than it learnt from would pay for the rule."""
+    points = np.stack([generate(4, index, "common", size=64).points for index in range(12)])
+
+    def boxes(protocol, split):
+        rule, name = protocols.box_rule_of(protocol, split), protocols.markup_of(protocol, split)
+        given = points if rule.whole_face else convert(points, "ibug68", name)
+        found = rule.with_noise(0, 0).boxes(given, tuple(map(str, range(12))))
+        return (found[:, :2] + found[:, 2:]) / 2, np.sqrt((found[:, 2:] - found[:, :2]).prod(1))
+
+    (centre, side), (other_centre, other_side) = boxes(*trained), boxes(*tested)
+    assert abs(np.log(other_side / side).mean()) < 0.15
+    assert (np.abs((other_centre - centre) / side[:, None]).mean(0) < 0.12).all()

@@ -19,8 +19,8 @@ from replicate.evidence import published
 from replicate.faces import face_store, real, sources
 from replicate.faces.boxes import BoxRule
 from replicate.faces.face_store import StoredImages
-from replicate.faces.markups import convert, convert_visibility
-from replicate.faces.protocols import PROTOCOLS, official_count
+from replicate.faces.markups import MARKUPS, Markup, convert, convert_visibility
+from replicate.faces.protocols import IN_A_ROW, PROTOCOLS, official_count
 from replicate.faces.real.reading import Annotations, DataSet
 from replicate.faces.sources import DATA_SEED, LARGEST_FACE, MARGIN, FaceSource
 from replicate.faces.synthetic import FaceBatch, generate
@@ -201,6 +201,26 @@ def test_whatever_determines_the_faces_changes_the_fingerprint(changes, monkeypa
     assert replace(common, split="full").fingerprint != full
 
 
+def test_points_that_are_built_otherwise_are_other_faces(monkeypatch):
+    cofw, common = (
+        FaceSource(p, s, "synthetic", "smoke") for p, s in (("cofw", "test"), ("300w", "challenging"))
+    )
+    before, apart = cofw.fingerprint, common.fingerprint
+    definition = MARKUPS["cofw29"].definition
+    other = Markup("cofw29", (*definition[:-1], (7, 8, 9)))  # another chin
+    monkeypatch.setitem(MARKUPS, "cofw29", other)
+    assert replace(cofw).fingerprint != before and replace(common).fingerprint == apart
+
+
+@pytest.mark.usefixtures("generator")
+def test_a_store_with_other_labels_is_not_opened(cache, monkeypatch):
+    CHALLENGING.load()
+    monkeypatch.setattr(sources, "_LAYOUT", "next")
+    as_in_another_process()
+    replace(CHALLENGING).load()
+    assert len(left_in(cache)) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -246,7 +266,7 @@ def test_faces_are_the_generators_in_the_markup_and_size_of_the_split(protocol, 
     faces = FaceSource(protocol, split, "synthetic", "smoke").sample(2)
     for index in range(2):
         face = generate(
-            DATA_SEED, found.first + index, found.condition, size=found.size, identity=index if found.identities else None
+            DATA_SEED, found.first + index, found.condition, size=found.size, identity=0 if found.identities else None
         )  # fmt: skip
         np.testing.assert_array_equal(faces.images[index], face.image)
         points = convert(face.points[None], "ibug68", faces.markup)[0]
@@ -261,7 +281,7 @@ def test_people_of_a_split_take_turns(monkeypatch):
     few = replace(found.splits["all"], identities=7)
     monkeypatch.setitem(PROTOCOLS, "janus", replace(found, splits={"all": few}))
     faces = FaceSource("janus", "all", "synthetic", "smoke").load()
-    assert faces.identity.tolist() == [index % 7 for index in range(60)]
+    assert faces.identity.tolist() == [index // IN_A_ROW % 7 for index in range(60)]
     assert faces.attributes.keys() == {"yaw"}
     others = FaceSource("mtfl", "test", "synthetic", "smoke").load()
     assert len(set(others.identity)) == len(others)

@@ -60,7 +60,9 @@ def test_attributes_agree_with_each_other(condition):
     assert set(drawn["gender"]) == {1, 2} and set(drawn["glasses"]) <= {0, 1, 2}
 
 
-@pytest.mark.parametrize("condition", sorted(set(synthetic.CONDITIONS) - set(conditions.MIXTURES)))
+@pytest.mark.parametrize(
+    "condition", sorted(set(synthetic.CONDITIONS) - set(conditions.MIXTURES) - set(conditions.SEQUENCES))
+)
 def test_rates_are_those_of_the_condition(condition):
     drawn, stated = _draws(condition), conditions.CONDITIONS[condition]
     _assert_rate(drawn["smiling"], stated.smile)
@@ -152,7 +154,17 @@ def test_low_resolution_is_low(faces):
         grey = batch.images.astype(float).mean(-1)
         return float(np.median(np.abs(np.diff(grey, axis=2)).mean((1, 2)) / grey.std((1, 2))))
 
-    assert sharpness(faces["janus"]) < sharpness(faces["ijb-a"]) < sharpness(faces["helen"])
+    frames = synthetic.generate_many(SEED, range(5712, 5712 + 12), "janus")
+    assert sharpness(frames) < sharpness(faces["ijb-a"]) < sharpness(faces["helen"])
+
+
+def test_janus_has_its_stills_first():
+    names = [
+        conditions.sample_moment(np.random.default_rng(0), "janus", i).condition
+        for i in (0, 5711, 5712, 26123)
+    ]
+    stills, frames = conditions.CONDITIONS["ijb-a"], conditions.CONDITIONS["video"]
+    assert names == [stills, stills, frames, frames]
 
 
 def test_a_person_stays_the_same_in_other_photographs(monkeypatch):

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from replicate.errors import ReplicateError
+from replicate.faces import protocols
 from replicate.faces.verification import (
     DIFFERENT_PER_SAME,
     VerificationSplit,
@@ -13,6 +14,7 @@ from replicate.faces.verification import (
     from_folds,
     synthetic_templates,
 )
+from replicate.vocabulary import PROFILES
 
 
 def identities(people, images):
@@ -155,3 +157,12 @@ def test_impossible_splits_are_refused(changes, message):
     VerificationSplit(**fields)
     with pytest.raises(ReplicateError, match=f"verification split x: .*{message}"):
         VerificationSplit(**(fields | changes))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_people_of_the_synthetic_protocol_can_be_verified_at_every_profile(profile):
+    _, split = protocols.get("janus", "all")
+    count = protocols.synthetic_count("janus", "all", profile)
+    identity = np.array([protocols.person_of(split, index) for index in range(count)])
+    for made in synthetic_templates(identity, seed=0):
+        assert made.same.any() and not made.same.all()

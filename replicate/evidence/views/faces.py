@@ -12,10 +12,8 @@ from replicate.evidence import data_card
 from replicate.evidence.contact_sheets import contact_sheet
 from replicate.evidence.data_card import Look
 from replicate.evidence.figures import PALETTE
-from replicate.faces import protocols, synthetic
-from replicate.faces.faceset import FaceSet
-from replicate.faces.markups import convert, convert_visibility
-from replicate.faces.sources import DATA_SEED, FaceSource
+from replicate.faces.protocols import IN_A_ROW
+from replicate.faces.sources import FaceSource
 
 SHEET = {"smoke": 2, "cpu": 12, "gpu": 12}  # faces of each split on a contact sheet
 PEOPLE = {"smoke": 1, "cpu": 4, "gpu": 4}
@@ -28,28 +26,13 @@ def sheet(protocol: str, profile: str) -> Figure:
     return contact_sheet([source.sample(SHEET[profile]) for source in sources])
 
 
-def people(profile: str, pictures: int = 6) -> Figure:
-    """Pictures of the same people in Janus: those that the first of them have taken by turns."""
-    protocol, split = protocols.get("janus", "all")
-    sets = []
-    for person in range(PEOPLE[profile]):
-        which = range(person, person + pictures * split.identities, split.identities)
-        made = synthetic.generate_many(
-            DATA_SEED, which, split.condition, size=split.size, identities=[person] * pictures
-        )
-        names = tuple(f"janus/all/{index:05d}" for index in which)
-        points = convert(made.points, "ibug68", protocol.markup)
-        visible = convert_visibility(made.visible, "ibug68", protocol.markup)
-        about = {
-            "markup": protocol.markup,
-            "protocol": "janus",
-            "split": f"person {person + 1}",
-            "faces": "synthetic",
-        }
-        boxes = protocol.box_rule.boxes(points, names)
-        sets.append(
-            FaceSet(made.images, points, visible, boxes, names, box_rule=protocol.box_rule.text, **about)
-        )
+def people(profile: str, pictures: int = IN_A_ROW) -> Figure:
+    """Pictures of the same people in Janus, one line each."""
+    made = FaceSource("janus", "all", "synthetic", profile).sample(PEOPLE[profile] * IN_A_ROW)
+    sets = [
+        made.subset(np.flatnonzero(made.identity == person)[:pictures], f"person {person + 1}")
+        for person in np.unique(made.identity)
+    ]
     return contact_sheet(sets, columns=pictures, lines=1)
 
 

@@ -68,7 +68,7 @@ def yaw_bins(yaw: np.ndarray) -> np.ndarray:
 def read(folder: Path, split: str) -> Annotations:
     """Read all faces of the database, in the order of their identifiers: 21 points (NaN where hidden), rectangles, pose and attributes.
 
-    `yaw`, `pitch` and `roll` are in degrees; `male`, `glasses` and `occluded` are 1 or 0. Each is NaN where the database has none.
+    `yaw`, `pitch` and `roll` are in degrees; `male`, `wearing_glasses` and `occluded` are 1 or 0. Each is NaN where the database has none.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def _attributes(database: Path, faces: list[int]) -> dict[str, np.ndarray]:
         ]
         told[face] = [{"m": 1, "f": 0}.get(sex, np.nan), *known]
     flags = np.array([told.get(face, unknown) for face in faces], np.float32).reshape(-1, 3)
-    return attributes | dict(zip(("male", "glasses", "occluded"), flags.T, strict=True))
+    return attributes | dict(zip(("male", "wearing_glasses", "occluded"), flags.T, strict=True))
 
 
 def _once(database: Path, table: str, *columns: str) -> dict[int, list[float]]:

@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from replicate.errors import ReplicateError
-from replicate.faces.real.reading import Annotations, DataSet, Part, image_reader, listed_file, numbers
+from replicate.faces.real.reading import (
+    Annotations,
+    DataSet,
+    Part,
+    image_reader,
+    listed_file,
+    numbers,
+    refuse_surplus,
+)
 from replicate.faces.real.tables import is_present, read_table, whole_number
 from replicate.vocabulary import check_one_of
 
@@ -178,11 +186,13 @@ def read(folder: Path, split: str) -> Annotations:
     Raises
     ------
     ReplicateError
-        If a table or an image is missing or a table is damaged; the message names the file and the line.
+        If a table or an image is missing or a table is damaged, the message names the file and the line; or if there are more faces
+        than in the release.
     """
     check_one_of("split", split, SPLITS)
     files = all_tables(folder / PROTOCOL, "IJB-A")
     sightings = [each for each in unique_sightings(files) if each.still or split == "all"]
+    refuse_surplus(folder / PROTOCOL, len(sightings), SPLITS[split])
     return annotations(folder, sightings, files)
 
 

@@ -20,7 +20,7 @@ from replicate.faces.real.ijba import (
     tables,
     unique_sightings,
 )
-from replicate.faces.real.reading import Annotations, DataSet, Part, require
+from replicate.faces.real.reading import Annotations, DataSet, Part, refuse_surplus, require
 from replicate.faces.real.tables import is_present, read_csv, whole_number
 from replicate.faces.verification import VerificationSplit, from_comparisons
 from replicate.vocabulary import check_one_of
@@ -35,11 +35,15 @@ def read(folder: Path, split: str) -> Annotations:
     Raises
     ------
     ReplicateError
-        If a table or an image is missing or a table is damaged; the message names the file and the line.
+        If a table or an image is missing or a table is damaged, the message names the file and the line; or if there are more images or
+        frames than in the release.
     """
     check_one_of("split", split, SPLITS)
     files = all_tables(folder, "Janus CS2")
-    return annotations(folder, unique_sightings(files), files)
+    sightings = unique_sightings(files)
+    for still, expected, what in ((True, IMAGES, "images"), (False, FRAMES, "frames")):
+        refuse_surplus(folder, len({each.file for each in sightings if each.still == still}), expected, what)
+    return annotations(folder, sightings, files)
 
 
 def verification(folder: Path) -> tuple[VerificationSplit, ...]:

@@ -5,7 +5,8 @@ The lists hold one file name a line. CelebA's annotations lie beside them or in 
 * `list_landmarks_celeba.txt` with the photographs of `img_celeba/`, or else `list_landmarks_align_celeba.txt` with the aligned ones of
   `img_align_celeba/`: a line with the count, a line with the names of the columns, then `name` and ten numbers, x and y of the eyes,
   the tip of the nose and the corners of the mouth, the left of the image first (markup `mtfl5`);
-* `list_attr_celeba.txt`, if there: count, names of the attributes, then `name` and 1 or -1 for each; read as true and false;
+* `list_attr_celeba.txt`, if there: count, names of the attributes, then `name` and 1 or -1 for each; read as true and false, and three
+  of them again by the names that other sets give them (`SHARED`);
 * `identity_CelebA.txt`, if there: `name` and the number of the person.
 
 Coordinates are whole numbers; whether they count from 0 or 1 is not documented, and they are kept. All points count as visible.
@@ -43,6 +44,7 @@ FORMS = (  # landmarks, images; the first pair that is there is read
     ("list_landmarks_align_celeba.txt", "img_align_celeba"),
 )
 POINTS = 5
+SHARED = {"male": "Male", "smiling": "Smiling", "wearing_glasses": "Eyeglasses"}  # as in MTFL: CelebA's name
 Fields = tuple[int, list[str]]  # number of a line, and what follows the name on it
 
 
@@ -156,7 +158,8 @@ def _attributes(path: Path, list_path: Path, lines: dict[str, int]) -> dict[str,
         for column, value in zip(columns, row, strict=True):
             if value not in (-1, 1):
                 raise ReplicateError(f"{path}, line {number}: {column} is {value:g}, expected 1 or -1")
-    return {column: np.array([row[index] == 1 for row in values]) for index, column in enumerate(columns)}
+    found = {column: np.array([row[index] == 1 for row in values]) for index, column in enumerate(columns)}
+    return found | {name: found[column] for name, column in SHARED.items() if column in found}
 
 
 def _identity(path: Path, list_path: Path, lines: dict[str, int]) -> np.ndarray:

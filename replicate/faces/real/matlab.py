@@ -1,7 +1,8 @@
 """Matlab files of both kinds: up to version 7.2 through scipy, version 7.3 (which is HDF5) through h5py.
 
-Both come out alike: numbers as arrays in Matlab's orientation, text as `str`, cells as arrays of type object that hold such values.
-Nothing in a file is executed, and nothing outside it is read: links and data kept in other files are refused.
+Both come out alike: numbers as arrays in Matlab's orientation, text as `str`, cells as arrays of type object that hold such values,
+single structures as `dict`; arrays of structures are refused. Nothing in a file is executed, and nothing outside it is read: links and
+data kept in other files are refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,10 @@ from replicate.faces.real.mat5 import check_mat5
 from replicate.faces.real.reading import require
 
 LARGEST_ARRAY = 2**31  # bytes of one array; beyond it a header is damaged or hostile
+Value = np.ndarray | str | dict  # what a variable, an element of a cell or a field of a structure holds
 
 
-def load_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray | str]:
+def load_matlab(path: Path, names: Sequence[str]) -> dict[str, Value]:
     """Read variables whole.
 
     Raises
@@ -32,10 +34,10 @@ def load_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray | str]
         if isinstance(file, h5py.File):
             return {name: _from_hdf5(file, file[name]) for name in names}
         found = scipy.io.loadmat(path, variable_names=list(names))
-        return {name: _from_scipy(found[name]) for name in names}
+        return {name: _from_scipy(path, found[name]) for name in names}
 
 
-def open_cell(path: Path, name: str) -> tuple[int, Callable[[int], np.ndarray | str]]:
+def open_cell(path: Path, name: str) -> tuple[int, Callable[[int], Value]]:
     """A cell array whose elements are read one by one, for images.
 
     Returns
@@ -90,12 +92,15 @@ def _require_variables(path: Path, names: Sequence[str], present: Sequence[str])
         )
 
 
-def _hdf5_element(path: Path, name: str, index: int) -> np.ndarray | str:
+def _hdf5_element(path: Path, name: str, index: int) -> Value:
     with _opened(path, [name]) as file:
         return _from_hdf5(file, file[file[name][()].ravel()[index]])  # HDF5 keeps Matlab's column order
 
 
-def _from_hdf5(file: h5py.File, node: h5py.Dataset) -> np.ndarray | str:
+def _from_hdf5(file: h5py.File, node: h5py.Dataset | h5py.Group) -> Value:
+    if isinstance(node, h5py.Group) and node.attrs.get("MATLAB_class") == b"struct":
+        fields = [field for field in node if isinstance(node.get(field, getlink=True), h5py.HardLink)]
+        return {field: _from_hdf5(file, node[field]) for field in fields}
     if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual:
         raise ReplicateError(f"{file.filename}: {node.name} is no array inside the file; restore the file")
     is_text = node.attrs.get("MATLAB_class") == b"char"
@@ -116,12 +121,18 @@ def _from_hdf5(file: h5py.File, node: h5py.Dataset) -> np.ndarray | str:
     return np.asarray(data).T
 
 
-def _from_scipy(value: np.ndarray) -> np.ndarray | str:
+def _from_scipy(path: Path, value: np.ndarray) -> Value:
     if value.dtype == object:
         cell = np.empty(value.shape, object)
         for index, element in np.ndenumerate(value):
-            cell[index] = _from_scipy(element)
+            cell[index] = _from_scipy(path, element)
         return cell
+    if value.dtype.names:
+        if value.size != 1:
+            raise ReplicateError(
+                f"{path}: an array of {value.size} structures, expected single ones; restore the file"
+            )
+        return {field: _from_scipy(path, value[field].flat[0]) for field in value.dtype.names}
     if value.dtype.kind == "U" and value.size < 2:
         return "".join(value.ravel())
     return value

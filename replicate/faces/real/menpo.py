@@ -2,8 +2,9 @@
 
 The training folder also holds profile faces with 39 points; they are another markup and are left out, and counted. The points of the
 test faces were never published: theirs are NaN. The release has no boxes. DAN's start in the middle of the test images (caption of
-Fig. 5, which does not print their size); here they are squares of half the shorter side of the image. The name of the test folder is
-not documented; put the semi-frontal test images there.
+Fig. 5, which does not print their size): in the released code (github.com/MarekKowalski/DeepAlignmentNetwork, `MenpoEval.py`) they are
+squares of 0.46 of the image's height, and so they are here. That code runs the network twice, the second time from where the first run
+ended; that is for the method to do. The name of the test folder is not documented; put the semi-frontal test images there.
 """
 
 from dataclasses import replace
@@ -12,15 +13,23 @@ from pathlib import Path
 import numpy as np
 
 from replicate.errors import ReplicateError
-from replicate.faces.images import read_image, read_images
-from replicate.faces.real.reading import Annotations, DataSet, Part, image_reader, read_lines, refuse_surplus
+from replicate.faces.images import read_images
+from replicate.faces.real.reading import (
+    Annotations,
+    DataSet,
+    Part,
+    image_reader,
+    image_size,
+    read_lines,
+    refuse_surplus,
+)
 from replicate.faces.real.w300 import IMAGE_ENDINGS, POINTS, read_pts, scan
 from replicate.vocabulary import check_one_of
 
 PROFILE_POINTS = 39
 SPLITS = {"train": 6679, "test": 5335}  # DAN §4
 FOLDERS = {"train": "menpo_train_release", "test": "menpo_test_release"}
-BOX_SHARE = 0.5  # of the shorter side of a test image; our choice, see above
+BOX_SHARE = 0.46  # of the height of a test image; DAN's released code
 
 
 def read(folder: Path, split: str) -> Annotations:
@@ -55,10 +64,8 @@ def _read_test(folder: Path) -> Annotations:
     images = _test_images(folder)
     if not images:
         raise _nothing(folder, "test")
-    sizes = np.array(
-        read_images(images, lambda path: read_image(path).shape[1::-1])
-    )  # (N, 2) width and height
-    centre, half = (sizes - 1) / 2, BOX_SHARE / 2 * sizes.min(1, keepdims=True)
+    sizes = np.array(read_images(images, image_size))  # (N, 2) width and height
+    centre, half = (sizes - 1) / 2, BOX_SHARE / 2 * sizes[:, 1:]
     return Annotations(
         names=tuple(image.relative_to(folder).as_posix() for image in images),
         pixels=image_reader(images),

@@ -10,7 +10,7 @@ glasses    1 wearing glasses, 2 not
 pose       1 left profile, 2 left, 3 frontal, 4 right, 5 right profile
 =========  ====================================================================================
 
-`smiling` and `wearing_glasses` say the same as true and false. All points count as visible: MTFL has no visibility. Whether its
+`male`, `smiling` and `wearing_glasses` say the same as true and false. All points count as visible: MTFL has no visibility. Whether its
 coordinates count from 0 or 1 is not documented, and the symmetry of the photographed eyes about the points does not decide it: they
 are kept as they are.
 """
@@ -78,7 +78,11 @@ def read(folder: Path, split: str) -> Annotations:
     require_listed(path, [(row.line, row.image) for row in rows])
     points = np.array([row.points for row in rows], np.float32)
     attributes = dict(zip(CODES, np.array([row.codes for row in rows]).T, strict=True))
-    attributes |= {"smiling": attributes["smile"] == 1, "wearing_glasses": attributes["glasses"] == 1}
+    attributes |= {
+        "male": attributes["gender"] == 1,
+        "smiling": attributes["smile"] == 1,
+        "wearing_glasses": attributes["glasses"] == 1,
+    }
     return Annotations(
         names=tuple(row.name for row in rows),
         pixels=image_reader([row.image for row in rows]),

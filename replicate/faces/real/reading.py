@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from replicate.errors import AbsentError, ReplicateError
-from replicate.faces.images import read_image
+from replicate.faces.images import LARGEST_SIDE, read_image
 
 LARGEST_NUMBER = 1e6  # pixels or labels; beyond it a file is damaged, and float32 loses the fraction
 _BYTE_ORDER_MARK = "\ufeff"
@@ -63,7 +64,7 @@ class Annotations:
     Attributes
     ----------
     names : tuple of str
-        Unique name of each face within the data set.
+        Unique name of each face within the data set. Where a photograph may hold several, `<photograph>#<which>`.
     pixels : callable
         `pixels(i)` decodes the image of face i: uint8, (H, W) grey or (H, W, 3) RGB. Safe to call from several threads.
     points : array
@@ -358,6 +359,35 @@ def image_reader(paths: Sequence[Path]) -> Callable[[int], np.ndarray]:
     """`Annotations.pixels` for one image file per face."""
     paths = tuple(paths)
     return lambda index: read_image(paths[index])
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file in pixels, from its header alone: nothing is decoded.
+
+    Raises
+    ------
+    ReplicateError
+        Naming the file, if it cannot be read, has no header of an image, or is absurdly large.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ReplicateError(
+            f"image {path}: not a readable image ({error}); restore it from its source"
+        ) from error
+    if max(width, height) > LARGEST_SIDE:
+        raise ReplicateError(f"image {path}: {width}x{height} pixels, expected at most {LARGEST_SIDE} a side")
+    return width, height
+
+
+def photographs(names: Sequence[str]) -> list[list[int]]:
+    """Which faces share a photograph, by `Annotations.names`: the numbers of its faces for each photograph, in order of appearance."""
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        photograph, _, which = name.rpartition("#")
+        found.setdefault(photograph if which.isdecimal() else name, []).append(number)
+    return list(found.values())
 
 
 def check_points_belong(name: Path | str, size: tuple[int, int], points: np.ndarray) -> None:

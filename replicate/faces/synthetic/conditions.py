@@ -12,13 +12,14 @@ afw             Flickr photographs, several people in each, pose up to near prof
 challenging     iBUG: extreme pose, expression, light and occlusion
 private         300-W's own test photographs, between common and challenging
 menpo           the semi-frontal faces of the Menpo challenge (Zafeiriou et al., 2017): turned further than 300-W's
-mtfl            LFW and web faces; smiling 57.2 %, glasses 15.3 % (TCNN §2.3); shares of the five poses and of men as in the
+mtfl            LFW and web faces; smiling 57.2 %, glasses 15.3 % (TCNN §2.2); shares of the five poses and of men as in the
                 10,000 training labels of MTFL (Zhang et al., 2014)
+mtfl-test       AFLW faces: more women and four times the profiles, as the labels of MTFL's test list count them
 aflw            the pose-balanced subset AFLW-PIFA: |yaw| in [0, 30), [30, 60) and [60, 90] a third each (ECT §IV)
 cofw            about 23 % of the points hidden by things (Burgos-Artizzu et al., 2013)
 mafl            celebrities; rates of men, smiles, glasses and hats as in CelebA (Liu et al., 2015), of which MAFL is a part
 ijb-a           people in the press: wide pose, low resolution, other faces around (Klare et al., 2015; LDDR §4.1)
-janus           half stills as in ijb-a, half frames of videos: blurred and small (TCNN §5.2)
+janus           5,712 stills as in ijb-a, then frames of videos: blurred and small (TCNN §5.2)
 train           a mixture that covers the test conditions of 300-W
 ==============  =======================================================================================================
 """
@@ -107,6 +108,10 @@ CONDITIONS = {
         _COMMON, yaw_bins=((0, 7.5, 0.45), (7.5, 15, 0.295), (15, 30, 0.16), (30, 45, 0.062), (45, 80, 0.033)), smile=0.572,
         glasses=0.153, male=0.58, poor=0.45,
     ),
+    "mtfl-test": replace(
+        _COMMON, yaw_bins=((0, 7.5, 0.34), (7.5, 15, 0.27), (15, 30, 0.17), (30, 45, 0.114), (45, 80, 0.106)), smile=0.545,
+        glasses=0.081, male=0.39, poor=0.45,
+    ),
     "aflw": replace(
         _PRIVATE, yaw_bins=((0, 30, 1 / 3), (30, 60, 1 / 3), (60, 90, 1 / 3)), balanced=True, expression=1.0, poor=0.4,
         contour_follows_silhouette=False,
@@ -121,11 +126,14 @@ CONDITIONS = {
 # Mixtures: condition names and their shares.
 MIXTURES = {
     "train": {"common": 0.45, "private": 0.20, "wide": 0.20, "challenging": 0.15},
-    "janus": {"ijb-a": 0.5, "video": 0.5},
 }
+# Conditions by index: each up to, and without, the index beside it.
+SEQUENCES = {
+    "janus": (("ijb-a", 5712), ("video", 2**32))
+}  # the stills of CS2, then the frames of its videos (TCNN §5.2)
 # What may be asked for; a face's random streams depend on the place of its condition here, so new names go to the end.
 NAMES = (
-    "common", "challenging", "private", "train", "lfpw", "helen", "afw", "menpo", "mtfl", "aflw", "cofw", "mafl", "ijb-a", "janus",
+    "common", "challenging", "private", "train", "lfpw", "helen", "afw", "menpo", "mtfl", "aflw", "cofw", "mafl", "ijb-a", "janus", "mtfl-test",
 )  # fmt: skip
 _POSE_EDGES = (-45.0, -15.0, 15.0, 45.0)  # halfway between MTFL's poses at 0, 30 and 60 degrees
 FAINTEST_SMILE = 0.25  # what an annotator would still call smiling
@@ -185,6 +193,8 @@ def sample_moment(rng: np.random.Generator, name: str, index: int) -> Moment:
     index : int
         Of the face in its collection; decides the bin of yaw where bins take turns.
     """
+    if name in SEQUENCES:
+        name = next(part for part, end in SEQUENCES[name] if index < end)
     if name in MIXTURES:
         name = str(rng.choice(list(MIXTURES[name]), p=list(MIXTURES[name].values())))
     c = CONDITIONS[name]

@@ -39,8 +39,8 @@ class Face:
     attributes : dict
         ``yaw``, ``pitch``, ``roll`` in degrees (positive: nose to the image's right, to its bottom, clockwise), ``pose`` (1 left
         profile, 2 left, 3 frontal, 4 right, 5 right profile, as MTFL counts), ``smile`` and ``mouth_open`` in [0, 1], ``smiling`` (0 or
-        1), ``glasses`` (0 none, 1 clear, 2 dark), ``gender`` (1 male, 2 female), ``beard`` (0 or 1), ``hat`` (0 or 1), ``age`` in [0, 1],
-        ``occluded`` (share of hidden points) and ``identity`` (an integer; the same for the same person).
+        1), ``glasses`` (0 none, 1 clear, 2 dark), ``gender`` (1 male, 2 female), ``beard`` (0 or 1), ``hat`` (0 or 1), ``male`` and
+        ``wearing_glasses`` (0 or 1, named as in the real sets), ``age`` in [0, 1], ``occluded`` (share of hidden points) and ``identity`` (an integer; the same for the same person).
     """
 
     image: np.ndarray
@@ -136,7 +136,7 @@ def draw(
 ) -> dict[str, float | int]:
     """The attributes of :func:`generate`'s face that are known before it is rendered, thousands a second; arguments as there.
 
-    These are ``yaw``, ``pitch``, ``roll``, ``pose``, ``smile``, ``smiling``, ``mouth_open``, ``glasses``, ``gender``, ``hat`` and
+    These are ``yaw``, ``pitch``, ``roll``, ``pose``, ``smile``, ``smiling``, ``mouth_open``, ``glasses``, ``gender``, ``hat``, ``male``, ``wearing_glasses`` and
     ``identity``.
     """
     check_request(seed, index, condition, FULL, identity)
@@ -161,7 +161,7 @@ def _moment_attributes(male: bool, moment: conditions.Moment) -> dict[str, float
     return {
         "yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll, "pose": moment.pose_class, "smile": float(min(expression.smile, 1)),
         "smiling": moment.smiling, "mouth_open": float(min(expression.jaw_open, 1)), "glasses": moment.glasses, "gender": 1 if male else 2,
-        "hat": int(moment.hat),
+        "hat": int(moment.hat), "male": int(male), "wearing_glasses": int(moment.glasses > 0),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 
 from replicate import paths
 from replicate.errors import ReplicateError
+
+_NUMBERS = count()  # of elements of cells, whose names must differ
 
 
 def real_folder(name: str) -> Path:
@@ -33,7 +36,7 @@ def write_image(path: Path, width: int = 60, height: int = 50) -> Path:
 
 
 def write_hdf5(path: Path, **variables: object) -> Path:
-    """A Matlab 7.3 file: arrays transposed, text as UTF-16 units, cells (arrays of type object) as references."""
+    """A Matlab 7.3 file: arrays transposed, text as UTF-16 units, cells (arrays of type object) as references, structures as groups."""
     with h5py.File(path, "w", userblock_size=512) as file:
         elements = file.create_group("#refs#")
         for name, value in variables.items():
@@ -41,15 +44,19 @@ def write_hdf5(path: Path, **variables: object) -> Path:
     return path
 
 
-def _put(place: h5py.Group, name: str, value: object, elements: h5py.Group) -> h5py.Dataset:
+def _put(place: h5py.Group, name: str, value: object, elements: h5py.Group) -> h5py.Dataset | h5py.Group:
     if isinstance(value, str):
         units = np.frombuffer(value.encode("utf-16-le"), "<u2").reshape(-1, 1)
         node, kind = place.create_dataset(name, data=units), "char"
     elif isinstance(value, np.ndarray) and value.dtype == object:
         references = np.empty(value.shape, h5py.ref_dtype)
-        for number, (index, element) in enumerate(np.ndenumerate(value)):
-            references[index] = _put(elements, f"{name}_{number}", element, elements).ref
+        for index, element in np.ndenumerate(value):
+            references[index] = _put(elements, f"element{next(_NUMBERS)}", element, elements).ref
         node, kind = place.create_dataset(name, data=references.T, dtype=h5py.ref_dtype), "cell"
+    elif isinstance(value, dict):
+        node, kind = place.create_group(name), "struct"
+        for field, inner in value.items():
+            _put(node, field, inner, elements)
     else:
         node, kind = place.create_dataset(name, data=np.asarray(value).T), "double"
     node.attrs["MATLAB_class"] = np.bytes_(kind)

@@ -79,7 +79,7 @@ def test_pose_in_degrees_and_attributes(release):
     np.testing.assert_allclose(attributes["pitch"], [30, np.nan], rtol=1e-6)
     np.testing.assert_allclose(attributes["roll"], [0, np.nan])
     np.testing.assert_array_equal(attributes["male"], [0, np.nan])
-    np.testing.assert_array_equal(attributes["glasses"], [1, 0])
+    np.testing.assert_array_equal(attributes["wearing_glasses"], [1, 0])
     np.testing.assert_array_equal(attributes["occluded"], [0, np.nan])
 
 

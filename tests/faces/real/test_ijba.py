@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate.errors import ReplicateError
-from replicate.faces.real.ijba import COLUMNS, DATA_SET, read_metadata
+from replicate.faces.real.ijba import COLUMNS, DATA_SET, SPLITS, read_metadata
 
 HEADER = ",".join((*COLUMNS, "FACE_YAW"))  # a further column is passed over
 ROWS = {  # template, subject, file, media, sighting, box, right eye, left eye, nose, yaw
@@ -67,6 +67,13 @@ def test_all_faces_once(release):
 
 def test_stills(release):
     assert DATA_SET.read(release, "stills").names == ("img/1.jpg#1000", "img/3.jpg#3000", "img/1.jpg#1001")
+
+
+@pytest.mark.parametrize("split,found", [("stills", 3), ("all", 4)])
+def test_more_faces_than_the_release_has_are_refused(release, monkeypatch, split, found):
+    monkeypatch.setitem(SPLITS, split, found - 1)
+    with pytest.raises(ReplicateError, match=f"11_sets: {found} faces, the official release has {found - 1}"):
+        DATA_SET.read(release, split)
 
 
 def test_parts(release, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate.errors import ReplicateError
+from replicate.faces.real import janus
 from replicate.faces.real.ijba import COLUMNS
 from replicate.faces.real.janus import DATA_SET, read_comparisons, verification
 
@@ -48,6 +49,15 @@ def test_faces_and_splits_share_their_numbers(release):
         named = [[faces.names[face] for face in template] for template in split.templates]
         assert named == [["img/1.jpg#100", "img/2.jpg#101"], ["img/3.jpg#102"], ["img/1.jpg#103"]]
         assert split.pairs.tolist() == [[0, 1], [2, 0]] and split.same.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name,found,what", [("IMAGES", 4, "images"), ("FRAMES", 1, "frames")])
+def test_more_images_than_the_release_has_are_refused(release, monkeypatch, name, found, what):
+    monkeypatch.setattr(janus, name, found)
+    assert len(DATA_SET.read(release, "all")) == 6  # two people share an image
+    monkeypatch.setattr(janus, name, found - 1)
+    with pytest.raises(ReplicateError, match=f": {found} {what}, the official release has {found - 1}"):
+        DATA_SET.read(release, "all")
 
 
 def test_parts(release, tmp_path):

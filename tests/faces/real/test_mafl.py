@@ -54,9 +54,17 @@ def test_attributes_and_identity_where_celeba_gives_them(folder):
     (folder / "identity_CelebA.txt").write_text(PEOPLE)
     faces = mafl.read(folder, "train")
     assert {key: value.tolist() for key, value in faces.attributes.items()} == {
-        "Male": [False, True], "Smiling": [True, False]}  # fmt: skip
+        "Male": [False, True], "Smiling": [True, False],
+        "male": [False, True], "smiling": [True, False]}  # fmt: skip
     assert faces.identity.tolist() == [2880, 2880] and mafl.read(folder, "test").identity.tolist() == [7]
     assert {"list_attr_celeba.txt", "identity_CelebA.txt"} <= {path.name for path in faces.files}
+
+
+def test_attributes_that_other_sets_have_too(folder):
+    text = ATTRIBUTES.replace("Male", "Eyeglasses")
+    (folder / "list_attr_celeba.txt").write_text(text)
+    attributes = mafl.read(folder, "train").attributes
+    assert attributes["wearing_glasses"].tolist() == [False, True] and "male" not in attributes
 
 
 def test_aligned_images_in_the_folders_of_celeba(folder):

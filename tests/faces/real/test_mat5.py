@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,9 +26,10 @@ VARIABLES = {
     "imaginary": np.array([[1 + 2j]]),
     "words": "größer",
     "cell": CELL,
-    "structure": {"a": 1.0},
+    "structure": {"name": "x", "box": np.arange(4.0), "inner": {"deep": CELL}},
+    "sparse": scipy.sparse.csc_matrix(np.eye(2)),
 }
-USED = [name for name in VARIABLES if name != "structure"]
+USED = [name for name in VARIABLES if name != "sparse"]
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "compressed"])
@@ -48,9 +50,10 @@ def test_version_4_passes(tmp_path):
 
 def test_variables_of_other_kinds_are_refused_only_if_asked_for(file):
     with pytest.raises(
-        ReplicateError, match=r"x.mat: damaged Matlab file: .* of class 2 .*expected numbers, text or cells"
+        ReplicateError,
+        match=r"x.mat: damaged Matlab file: .* of class 5 .*expected numbers, text, cells or fields",
     ):
-        check_mat5(file, ["structure"])
+        check_mat5(file, ["sparse"])
 
 
 def tag(data, name):
@@ -81,6 +84,38 @@ def test_types_and_sizes_that_disagree(tmp_path, offset, value):
     data[at] = value
     path.write_bytes(data)
     with pytest.raises(ReplicateError, match="x.mat: damaged Matlab file: .*byte"):
+        check_mat5(path, ["abcdefgh"])
+
+
+@pytest.mark.parametrize(
+    "old,new,message",
+    [
+        (b"\x05\0\x04\0\x06", b"\x05\0\x04\0\0", "have names of 0 bytes"),
+        (b"\x05\0\x04\0\x06", b"\x05\0\x04\0\x05", "have names of 5 bytes, 12 in all"),
+        (b"\x05\0\x04\0\x06", b"\x05\0\x04\0\x0c", "class 2 .*expected numbers, text, cells or fields"),
+        (b"\x05\0\x04\0\x06", b"\x06\0\x04\0\x06", "without the names of its fields"),
+        (b"first\0", b"other\0", "expected different names"),
+        (b"first\0", b"fi st\0", "expected different names"),
+    ],
+)
+def test_a_structure_whose_fields_are_damaged(tmp_path, old, new, message):
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"x": {"first": 1.0, "other": 2.0}})
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(ReplicateError, match=f"x.mat: damaged Matlab file: .*{message}"):
+        check_mat5(path, ["x"])
+
+
+def test_a_head_that_hides_a_name_from_the_check(tmp_path):
+    """Flags that say they are short: scipy reads on where they would end if they were not, and finds the damaged matrix."""
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"abcdefgh": CELL})
+    data = bytearray(path.read_bytes())
+    data[128 + 8 + 2] = 2
+    path.write_bytes(data)
+    with pytest.raises(ReplicateError, match="matrix at byte 128 has no flags, dimensions and name"):
         check_mat5(path, ["abcdefgh"])
 
 

@@ -13,6 +13,7 @@ from replicate.faces.real.matlab import load_matlab, open_cell
 
 MATRIX = np.arange(6.0).reshape(2, 3)
 IMAGE = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+BOX = {"name": "é.jpg", "box": np.arange(4.0)[None], "more": cell("a", {"inner": "b"})}
 NAMES = cell("é顔.jpg", "", cell("b", MATRIX), MATRIX, shape=(2, 2))
 
 
@@ -25,7 +26,7 @@ def write(path, kind, **variables):
 
 @pytest.fixture(params=["hdf5", "older"])
 def path(tmp_path, request):
-    return write(tmp_path / "x.mat", request.param, matrix=MATRIX, image=IMAGE, text="a b", names=NAMES)
+    return write(tmp_path / "x.mat", request.param, matrix=MATRIX, image=IMAGE, text="a b", names=NAMES, boxes=cell(BOX, BOX), one=BOX)  # fmt: skip
 
 
 def test_numbers_text_and_cells(path):
@@ -38,6 +39,20 @@ def test_numbers_text_and_cells(path):
     assert names[1, 0].shape == (1, 2) and names[1, 0][0, 0] == "b"
     np.testing.assert_array_equal(names[1, 0][0, 1], MATRIX)
     np.testing.assert_array_equal(names[1, 1], MATRIX)
+
+
+def test_structures_alone_and_in_cells(path):
+    found = load_matlab(path, ["boxes", "one"])
+    for box in (*found["boxes"].ravel(), found["one"]):
+        assert set(box) == {"name", "box", "more"} and box["name"] == "é.jpg"
+        np.testing.assert_array_equal(box["box"], [[0, 1, 2, 3]])
+        assert box["more"][0, 0] == "a" and box["more"][0, 1] == {"inner": "b"}
+
+
+def test_an_array_of_structures_is_refused(tmp_path):
+    scipy.io.savemat(tmp_path / "x.mat", {"x": np.array([(1.0,), (2.0,)], [("a", object)])})
+    with pytest.raises(ReplicateError, match="x.mat: an array of 2 structures"):
+        load_matlab(tmp_path / "x.mat", ["x"])
 
 
 def test_elements_of_a_cell_one_by_one_in_column_order(path):
@@ -61,11 +76,13 @@ def test_an_absent_file(tmp_path):
 @pytest.mark.parametrize("kind", ["hdf5", "older"])
 @given(place=st.floats(0, 1), data=st.binary(min_size=1, max_size=4), cut=st.booleans())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, kind, place, data, cut):
-    path = write(tmp_path_factory.mktemp("damaged") / "x.mat", kind, matrix=MATRIX, names=NAMES)
+    path = write(
+        tmp_path_factory.mktemp("damaged") / "x.mat", kind, matrix=MATRIX, names=NAMES, boxes=cell(BOX)
+    )
     whole = path.read_bytes()
     at = int(place * len(whole))
     path.write_bytes(whole[:at] if cut else whole[:at] + data + whole[at + len(data) :])
-    returns_or_refuses(lambda: load_matlab(path, ["matrix", "names"]), ["x.mat"])
+    returns_or_refuses(lambda: load_matlab(path, ["matrix", "names", "boxes"]), ["x.mat"])
 
 
 def test_what_lies_outside_the_file_is_not_read(tmp_path):

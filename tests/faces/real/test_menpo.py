@@ -43,7 +43,15 @@ def test_test_faces_have_boxes_in_the_middle_and_no_points(release):
     faces = DATA_SET.read(release, "test")
     assert faces.names == ("menpo_test_release/a.png", "menpo_test_release/b.jpg")
     assert faces.points.shape == (2, 68, 2) and np.isnan(faces.points).all() and not faces.visible.any()
-    np.testing.assert_allclose(faces.boxes[0], [59.5 - 25, 49.5 - 25, 59.5 + 25, 49.5 + 25])
+    # DAN's released code: a square of 0.46 of the height, 100 here
+    np.testing.assert_allclose(faces.boxes[0], [59.5 - 23, 49.5 - 23, 59.5 + 23, 49.5 + 23])
+
+
+def test_boxes_follow_the_height_and_no_test_image_is_decoded(release, monkeypatch):
+    cv2.imwrite(str(release / "menpo_test_release" / "a.png"), np.zeros((300, 100), np.uint8))
+    monkeypatch.setattr(cv2, "imdecode", None)
+    faces = DATA_SET.read(release, "test")
+    np.testing.assert_allclose(faces.boxes[0], [49.5 - 69, 149.5 - 69, 49.5 + 69, 149.5 + 69])
 
 
 def test_parts_say_how_many_profiles_are_left_out(release, tmp_path):

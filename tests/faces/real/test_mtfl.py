@@ -37,6 +37,7 @@ def test_points_names_and_codes(folder):
     assert faces.points.dtype == np.float32 and faces.visible.all() and faces.boxes is None
     published = {key: faces.attributes[key].tolist() for key in mtfl.CODES}
     assert published == {"gender": [1, 2], "smile": [2, 1], "glasses": [1, 2], "pose": [3, 5]}
+    assert faces.attributes["male"].tolist() == [True, False]
     assert faces.attributes["smiling"].tolist() == [False, True]
     assert faces.attributes["wearing_glasses"].tolist() == [True, False]
     assert faces.pixels(1).shape == (50, 60, 3)

@@ -5,11 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_files import real_folder, returns_or_refuses
+from made_files import cell, real_folder, returns_or_refuses, write_hdf5
 
-from replicate.errors import ReplicateError
+from replicate.errors import AbsentError, ReplicateError
 from replicate.faces.images import read_image, to_grey
 from replicate.faces.real import DATA_SETS, w300
 from replicate.faces.real.reading import check_points_belong
@@ -42,8 +43,97 @@ def test_read_converts_to_zero_based_points(release):
     np.testing.assert_array_equal(faces.points[0], POINTS.astype(np.float32) - 1)
     assert faces.points.dtype == np.float32 and faces.visible.all() and faces.boxes is None
     assert faces.pixels(0).shape == (100, 110, 3)
-    assert sorted(path.name for path in faces.files) == [
-        "image_1.png", "image_1.pts", "image_2.jpg", "image_2.pts"]  # fmt: skip
+    assert sorted(path.name for path in faces.files) == [  # of the boxes too, to notice when they come
+        "bounding_boxes_ibug.mat", "image_1.png", "image_1.pts", "image_2.jpg", "image_2.pts"]  # fmt: skip
+
+
+# Boxes
+
+
+def box_of(name, box=(11.5, 21, 61, 81.5)):
+    return {"imgName": name, "bb_detector": np.array([box]), "bb_ground_truth": np.array([[1.0, 2, 3, 4]])}
+
+
+def write_boxes(release, *boxes, kind="older", name="bounding_boxes_ibug.mat"):
+    path = release / "Bounding Boxes" / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "hdf5":
+        return write_hdf5(path, bounding_boxes=cell(*boxes))
+    scipy.io.savemat(path, {"bounding_boxes": cell(*boxes)}, do_compression=True)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["older", "hdf5"])
+def test_the_detectors_boxes_where_the_release_has_them(release, kind):
+    path = write_boxes(
+        release, box_of("image_2.jpg"), box_of("absent.jpg"), box_of("image_1.png", (1, 2, 30, 41)), kind=kind
+    )
+    faces = w300.read(release, "ibug")
+    assert faces.boxes.dtype == np.float32 and path in faces.files
+    np.testing.assert_array_equal(
+        faces.boxes, [[0, 1, 29, 40], [10.5, 20, 60, 80.5]]
+    )  # in the order of the names
+
+
+def test_the_private_test_set_has_no_boxes(release):
+    write_boxes(release, box_of("image_1.png"))
+    path = release / "300W" / "01_Indoor" / "a.png"
+    for file in (path, Path(str(path).replace("01_Indoor", "02_Outdoor"))):
+        file.parent.mkdir(parents=True)
+        cv2.imwrite(str(file), np.zeros((100, 110), np.uint8))
+        write_pts(file.with_suffix(".pts"))
+    faces = w300.read(release, "private")
+    assert faces.boxes is None and len(faces.files) == 4
+
+
+def test_every_face_has_its_box(release):
+    path = write_boxes(release, box_of("image_1.png"))
+    with pytest.raises(
+        ReplicateError, match=r"boxes_ibug.mat: no box of .*image_2.jpg \(1 of 2 images lack one"
+    ):
+        w300.read(release, "ibug")
+    path.rename(path.with_stem("bounding_boxes_afw"))
+    with pytest.raises(ReplicateError, match="boxes_ibug.mat: is not there.*simulate all boxes") as error:
+        w300.read(release, "ibug")
+    assert not isinstance(error.value, AbsentError)  # the faces are here, and something is wrong with them
+
+
+@pytest.mark.parametrize(
+    "boxes,message",
+    [
+        ([box_of("image_1.png"), box_of("image_1.png")], "element 2: 'image_1.png' has a box already"),
+        ([box_of("image_1.png", (5, 5, 5, 9))], "element 1: expected a structure.*x_min < x_max"),
+        ([box_of("image_1.png", (5, 5, 7, np.nan))], "element 1: expected a structure"),
+        ([box_of("image_1.png", (5, 5, 7, 1e9))], "element 1: expected a structure"),
+        ([box_of("image_1.png", (5, 5, 7))], "element 1: expected a structure"),
+        ([box_of(np.eye(2))], "element 1: expected a structure"),
+        ([box_of("image_1.png"), {"imgName": "image_2.jpg"}], "element 2: expected a structure"),
+        (["image_1.png"], "element 1: expected a structure"),
+    ],
+)
+def test_boxes_of_another_form_name_the_element(release, boxes, message):
+    write_boxes(release, *boxes)
+    with pytest.raises(ReplicateError, match=f"bounding_boxes_ibug.mat, {message}"):
+        w300.read(release, "ibug")
+
+
+def test_boxes_that_are_no_cell(release):
+    scipy.io.savemat(write_boxes(release), {"bounding_boxes": np.eye(4)})
+    with pytest.raises(ReplicateError, match="ibug.mat: bounding_boxes is ndarray, expected a cell"):
+        w300.read(release, "ibug")
+
+
+@pytest.mark.parametrize("kind", ["older", "hdf5"])
+@given(place=st.floats(0, 1), data=st.binary(min_size=1, max_size=4), cut=st.booleans())
+def test_damaged_boxes_are_read_or_refused(tmp_path_factory, kind, place, data, cut):
+    path = write_boxes(tmp_path_factory.mktemp("damaged"), box_of("image_1.png"), kind=kind)
+    whole = path.read_bytes()
+    at = int(place * len(whole))
+    path.write_bytes(whole[:at] if cut else whole[:at] + data + whole[at + len(data) :])
+    returns_or_refuses(lambda: w300.read_boxes(path), [path.name])
+
+
+# Splits and points
 
 
 def test_the_private_test_set_is_indoor_then_outdoor(release):
