@@ -14,6 +14,7 @@ from replicate.evidence.tables import Table, number
 from replicate.faces import real
 from replicate.faces.protocols import PROTOCOLS, person_of
 from replicate.faces.sources import FaceSource
+from replicate.faces.synthetic.conditions import CS2_STILLS
 from replicate.faces.verification import synthetic_templates
 from replicate.paths import data_dir
 
@@ -69,11 +70,9 @@ def _people_of(protocol: str, split: str) -> Counter:
 
 def _training_people(faces: str, profile: str) -> int | None:
     """People for training in one of the generated verification splits; each is one training template (TCNN §5.2)."""
-    identity = _identity("janus", "all", faces, profile)
-    if faces == "real" or len(identity) < 2 * len(
-        np.unique(identity)
-    ):  # too few pictures a person for templates
+    if faces == "real":
         return None
+    identity = _identity("janus", "all", faces, profile)
     (split,) = synthetic_templates(identity, seed=0, splits=1)
     return len(np.unique(identity[split.train]))
 
@@ -88,6 +87,19 @@ def _smallest_yaw_bin(faces: str, profile: str) -> int | None:
     return min(int(data_card.yaw_within(attributes["yaw"], *edges).sum()) for edges in data_card.YAW_BINS)
 
 
+def _janus(part: str, stills: bool) -> Counter:
+    """Stills come before frames of videos in the generated split."""
+
+    def count(faces: str, profile: str) -> int | None:
+        if faces == "real":
+            return _part_of("janus", part)(faces, profile)
+        made = FaceSource("janus", "all", faces, profile).count
+        first = min(made, CS2_STILLS)
+        return first if stills else made - first or None
+
+    return count
+
+
 _COUNTERS: dict[tuple[str, str, str], Counter] = {  # published protocol, subset and metric
     ("afw", "all", "faces"): _faces_of(("afw", "train")),  # LDDR tests on those with 68 points
     ("afw", "", "faces"): _faces_of(("afw", "test")),
@@ -98,37 +110,23 @@ _COUNTERS: dict[tuple[str, str, str], Counter] = {  # published protocol, subset
     ("ijb-a", "", "faces"): _part_of("ijb-a", "all"),
     ("ijb-a", "", "faces from still images"): _faces_of(("ijb-a", "test")),
     ("ijb-a", "", "subjects"): _people_of("ijb-a", "test"),
-    ("janus", "", "images"): _part_of("janus", "images"),
-    ("janus", "", "frames"): _part_of("janus", "frames"),
-    ("janus", "", "images and frames"): _faces_of(
-        ("janus", "all")
-    ),  # not told apart; no paper prints the sum
+    ("janus", "", "images"): _janus("images", stills=True),
+    ("janus", "", "frames"): _janus("frames", stills=False),
     ("janus", "", "subjects"): _people_of("janus", "all"),
     ("janus", "", "training templates"): _training_people,
     ("aflw-pifa", "yaw subsets", "images each"): _smallest_yaw_bin,
     **{(p, s, "images"): _faces_of((p, s)) for p, protocol in PROTOCOLS.items() for s in protocol.splits},
 }
-_UNPRINTED = {"TCNN-S23": (("janus", "", "images and frames"),)}
 
 
 def _printed(artefact: str) -> list[dict]:
-    """The published counts of an artefact, and what is counted here without a printed number."""
+    """The published counts of an artefact."""
     values = published.load(paper_of(artefact))
     found = values[(values["artefact"] == artefact) & (values["unit"] == "count")]
     lines = [
         {"method": line.label or paper_of(artefact).upper(), "protocol": line.protocol, "subset": line.subset, "metric": line.metric, "printed": line.number}
         for line in found.itertuples()
     ]  # fmt: skip
-    for protocol, subset, metric in _UNPRINTED.get(artefact, ()):
-        lines.append(
-            {
-                "method": lines[0]["method"],
-                "protocol": protocol,
-                "subset": subset,
-                "metric": metric,
-                "printed": None,
-            }
-        )
     return lines
 
 

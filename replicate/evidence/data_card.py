@@ -110,7 +110,7 @@ def summary(looked: Look) -> dict[str, object]:
     extent = np.nanmax(faces.points[spanned], 1) - np.nanmin(faces.points[spanned], 1)
     return {
         "points": faces.points.shape[1],
-        "image size": " x ".join(f"{side:.0f}" for side in sides.mean(0)[::-1]),
+        "image size": "×".join(f"{side:.0f}" for side in sides.mean(0)[::-1]),
         "face size": round(float(extent.mean()), 1) if spanned.any() else None,
         "visible": round(float(faces.visible[known].mean()), 3) if known.any() else None,
         **{name: _pose(looked.attributes.get(name)) for name in POSE},
@@ -145,7 +145,7 @@ QUANTITIES: dict[str, Callable[[Look], np.ndarray]] = {  # (N,) fractions, or bo
     "hidden points": _hidden,
     "smiling": lambda looked: looked.attributes["smiling"],
     "glasses": lambda looked: looked.attributes["wearing_glasses"],
-    "women": lambda looked: looked.attributes["gender"] == 2,
+    "women": lambda looked: 1 - looked.attributes["male"],
     **{f"yaw of {low}° to {high}°": _turned(low, high) for low, high in YAW_BINS},
 }
 
@@ -159,29 +159,45 @@ def share(looked: Look, quantity: str) -> np.ndarray | None:
 
 
 def statistics(looks: Sequence[Look], profile: str) -> Table:
-    """One line per split: sizes, hidden points, pose and attributes."""
+    """One line per split: faces, sizes, hidden points and pose."""
     lines = []
     for looked in looks:
-        faces, told = looked.faces, summary(looked)
-        shares = {name: share(looked, name) for name in ("hidden points", "smiling", "glasses", "women")}
+        told = summary(looked)
         lines.append(
             {
-                "protocol": faces.protocol,
-                "split": faces.split,
-                "faces": _size(faces),
+                "split": _split_of(looked),
+                "faces": _size(looked.faces),
                 "points": told["points"],
                 "image, px": told["image size"],
                 "face, px": _text(told["face size"]),
-                **{f"{name}, °": _quantiles(told[name]) for name in POSE},
-                **{
-                    f"{name}, %": "–" if values is None else _text(values.mean())
-                    for name, values in shares.items()
-                },
+                "hidden, %": _percentage(looked, "hidden points"),
+                **{f"{name}, °": _range(told[name]) for name in POSE},
             }
         )
-    low, middle, high = (f"{100 * q:g}" for q in QUANTILES)
-    about = f"faces: of the official split; angles: the {low} %, {middle} % and {high} % quantiles; {_sampled(looks)}"
+    low, _, high = (f"{100 * q:g}" for q in QUANTILES)
+    about = (
+        f"faces: of the official split; angles: from the {low} % to the {high} % quantile; {_sampled(looks)}"
+    )
     return Table(pd.DataFrame(lines), caption(looks[0].faces.faces, profile, about))
+
+
+def attributes(looks: Sequence[Look], profile: str) -> Table:
+    """One line per split: the share of smiling people, of glasses and of women."""
+    shares = ("smiling", "glasses", "women")
+    lines = [
+        {"split": _split_of(looked), **{f"{name}, %": _percentage(looked, name) for name in shares}}
+        for looked in looks
+    ]
+    return Table(pd.DataFrame(lines), caption(looks[0].faces.faces, profile, _sampled(looks)))
+
+
+def _split_of(looked: Look) -> str:
+    return f"{looked.faces.protocol} {looked.faces.split}"
+
+
+def _percentage(looked: Look, quantity: str) -> str:
+    values = share(looked, quantity)
+    return "–" if values is None else _text(values.mean())
 
 
 def _size(faces: FaceSet) -> str:
@@ -262,8 +278,8 @@ def _text(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _quantiles(values: Sequence[float] | None) -> str:
-    return "–" if values is None else " / ".join(f"{value:+.0f}" for value in values)
+def _range(quantiles: Sequence[float] | None) -> str:
+    return "–" if quantiles is None else f"{quantiles[0]:.0f} to {quantiles[-1]:.0f}"
 
 
 def _interval(values: np.ndarray) -> str:

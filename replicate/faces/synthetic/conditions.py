@@ -128,9 +128,8 @@ MIXTURES = {
     "train": {"common": 0.45, "private": 0.20, "wide": 0.20, "challenging": 0.15},
 }
 # Conditions by index: each up to, and without, the index beside it.
-SEQUENCES = {
-    "janus": (("ijb-a", 5712), ("video", 2**32))
-}  # the stills of CS2, then the frames of its videos (TCNN §5.2)
+CS2_STILLS = 5712  # of Janus CS2, before the frames of its videos: TCNN §5.2
+SEQUENCES = {"janus": (("ijb-a", CS2_STILLS), ("video", 2**32))}
 # What may be asked for; a face's random streams depend on the place of its condition here, so new names go to the end.
 NAMES = (
     "common", "challenging", "private", "train", "lfpw", "helen", "afw", "menpo", "mtfl", "aflw", "cofw", "mafl", "ijb-a", "janus", "mtfl-test",
