@@ -11,6 +11,7 @@ from replicate.errors import ReplicateError
 
 PROMISED = [
     "faces.generate",
+    "faces.protocols",
     "faces.read",
     "faces.open",
     "faces.augment",
@@ -109,3 +110,22 @@ def test_the_store_that_is_read_holds_different_faces_many_times(monkeypatch, tm
     images = faces._store(tmp_path / "store").images
     assert len(images) == 6 and images.batch([0, 2, 4]).shape == (3, 256, 256, 3)
     assert (images[0] == images[4]).all() and (images[0] != images[1]).any()
+
+
+def test_the_share_of_the_protocols_stands_for_all_of_their_faces(monkeypatch):
+    from replicate.bench import faces
+    from replicate.faces.protocols import PROTOCOLS
+
+    asked = []
+
+    def seconds_a_face(split, count):
+        asked.append((split, count))
+        return 0.01
+
+    monkeypatch.setattr(faces, "_seconds_a_face", seconds_a_face)
+    made = faces.protocols()
+    total = sum(count for _, count in asked)
+    assert made.value == pytest.approx(100) and f"{total:,} faces" in made.measures
+    assert f"{total / 6000:.1f} minutes" in made.measures
+    own = [split for about in PROTOCOLS.values() for split in about.splits.values() if not split.union]
+    assert [split for split, _ in asked] == own

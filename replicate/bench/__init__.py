@@ -14,6 +14,7 @@ from replicate.vocabulary import check_one_of
 REGISTRY = {  # name: module of this package, function
     "machine.product": ("machine", "product"),
     "faces.generate": ("faces", "generate"),
+    "faces.protocols": ("faces", "protocols"),
     "faces.read": ("faces", "read"),
     "faces.open": ("faces", "open_again"),
     "faces.augment": ("faces", "augment"),

@@ -17,11 +17,13 @@ from replicate.faces import face_store, synthetic
 from replicate.faces.augment import Samples
 from replicate.faces.faceset import FaceSet
 from replicate.faces.images import read_images, to_grey
+from replicate.faces.protocols import PROTOCOLS, Protocol, Split, leaves, person_of, synthetic_count
 from replicate.geometry import compose
 from replicate.methods import dan
 from replicate.shapes import mean_shape
 
 MANY, FEW = 960, 48
+SHARE, LEAST = 60, 128  # of the faces of a split that are made, one in so many, but no fewer than these
 BATCH, STORED, DIFFERENT = 64, 1024, 32
 
 
@@ -45,6 +47,42 @@ def generate() -> Measurement:
         device=describe_device("cpu"),
         threads=cores,
     )
+
+
+def protocols() -> Measurement:
+    """All generated faces of all protocols at the `cpu` profile, from a share of each split."""
+    cores = len(os.sched_getaffinity(0))
+    total, seconds = 0, 0.0
+    for protocol, split in (leaf for name, about in PROTOCOLS.items() for leaf in _own(name, about)):
+        count = synthetic_count(protocol, split, "cpu")
+        total, seconds = (
+            total + count,
+            seconds + count * _seconds_a_face(PROTOCOLS[protocol].splits[split], count),
+        )
+    return Measurement(
+        measures=f"the {total:,} faces of all protocols at cpu counts, from one in {SHARE} of each split, starting the processes left out: "
+        f"{seconds / 60:.1f} minutes",
+        value=total / seconds,
+        unit="faces/s",
+        device=describe_device("cpu"),
+        threads=cores,
+    )
+
+
+def _own(protocol: str, about: Protocol) -> list[tuple[str, str]]:
+    return [(protocol, split) for split in about.splits if leaves(protocol, split) == ((protocol, split),)]
+
+
+def _seconds_a_face(split: Split, count: int) -> float:
+    """Time between the first and the last chunk, over the faces between them."""
+    indices = range(split.first, split.first + max(LEAST, count // SHARE))
+    people = [person_of(split, index) for index in indices] if split.identities else None
+    made = synthetic.generate_chunks(0, indices, split.condition, size=split.size, identities=people)
+    first = len(next(made).points)
+    began = time.perf_counter()
+    for _ in made:
+        pass
+    return (time.perf_counter() - began) / (len(indices) - first)
 
 
 def read() -> Measurement:

@@ -8,6 +8,7 @@ run leaves behind for the next one to continue, and which is renamed when it is 
 import hashlib
 import json
 import mmap
+import multiprocessing
 import os
 import shutil
 import zipfile
@@ -254,6 +255,14 @@ def _no_space(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _refuse_in_a_starting_process() -> None:
+    """A script without `if __name__ == "__main__":` runs again in each worker, where it would wait for its parent for ever."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ReplicateError(
+            'faces are made by several processes, each of which imports the script that is run: put its calls under `if __name__ == "__main__":`'
+        )
+
+
 def make(folder: Path, chunks_from: Callable[[int], Iterable[Chunk]], **about: object) -> None:
     """Make a stored split once, for all processes: under a lock, continued where a killed run stopped, renamed when whole.
 
@@ -271,6 +280,7 @@ def make(folder: Path, chunks_from: Callable[[int], Iterable[Chunk]], **about: o
     ReplicateError
         If there are no faces, the disk is full or cannot be written, or what a killed run left is damaged.
     """
+    _refuse_in_a_starting_process()
     with lock(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():  # another process made it while this one waited
             return

@@ -4,7 +4,10 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -936,3 +939,52 @@ def test_a_union_of_real_faces_reads_each_folder_once(tmp_path, monkeypatch, cac
         replace(full).load()
     assert FaceSource("300w", "challenging", "real", "cpu").available  # it is there, and damaged
     assert not FaceSource("300w", "private", "real", "cpu").available
+
+
+def run_script(tmp_path, text, **more):
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    environment = os.environ | {"REPLICATE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(paths.root())}
+    return subprocess.Popen([sys.executable, script], env=environment, text=True, **more)
+
+
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes as Linux shows them")
+
+
+@NEEDS_PROC
+def test_a_script_without_a_guard_ends_with_advice_and_does_not_wait_for_ever(tmp_path):
+    text = """
+import os
+os.sched_getaffinity = lambda _: {0, 1}
+from replicate.faces import sources, protocols
+from dataclasses import replace
+found = protocols.PROTOCOLS["mtfl"]
+protocols.PROTOCOLS["mtfl"] = replace(found, splits={"test": replace(found.splits["test"], smoke=128, size=32)})
+sources.FaceSource("mtfl", "test", "synthetic", "smoke").load()
+"""
+    script = run_script(tmp_path, text, stderr=subprocess.PIPE)
+    _, message = script.communicate(timeout=100)
+    assert script.returncode != 0 and "__name__ ==" in message
+
+
+@NEEDS_PROC
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    text = """
+from replicate.faces import synthetic
+if __name__ == "__main__":
+    for batch in synthetic.generate_chunks(0, range(100_000), "common", size=32, workers=2):
+        print(len(batch), flush=True)
+"""
+    script = run_script(tmp_path, text, stdout=subprocess.PIPE)
+    assert script.stdout.readline().strip() == "16"
+    (children,) = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().splitlines() or ("",)
+    assert len(children.split()) >= 2
+    script.kill()
+    script.wait()
+    for _ in range(100):
+        running = [child for child in children.split() if Path(f"/proc/{child}").exists()]
+        if not running:
+            break
+        time.sleep(0.1)
+    script.stdout.close()
+    assert not running

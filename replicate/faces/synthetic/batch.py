@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -45,6 +46,13 @@ class FaceBatch:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, workers would outlive a parent that was killed, waiting for work that never comes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _stacked(faces: list[Face], size: int) -> FaceBatch:
