@@ -77,6 +77,9 @@ def describe(
             soft_wrap=True,
         )
     show(rows, as_json, lambda found: tables.checks([_short_description(row) for row in found]))
+    for row in rows:
+        if not row["images"]:
+            console.print(f"{row['protocol']} {row['split']}: {row['state']}", soft_wrap=True, markup=False)
 
 
 def _short_description(row: dict) -> dict:

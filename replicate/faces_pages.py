@@ -42,8 +42,9 @@ def transfer_page(recorded: Sequence[Row], on_real: Sequence[Row]) -> str:
         "# Do generated faces carry over to photographs?\n",
         "A DAN is trained on generated faces alone and tested on the photographs of the 300-W test set. It has never seen a photograph. If "
         "the generated faces were useless, its error would be that of the mean shape, which puts the same average face into every box; if they "
-        "were as good as photographs, it would be that of the same DAN trained on real faces. Where between the two it lies says how much "
-        "of what a detector has to learn is in the generated faces.\n",
+        "were as good as photographs, it would be that of a DAN trained on as many real ones. The DAN that stands beside it here was trained on "
+        "the real faces of this machine, at another width and on fewer faces (each row of the tables says how many, the DAN chapter the "
+        "width), so the distance between the two is a measure of the generator and of the training together.\n",
         "Nothing was adjusted on the test photographs: choices about the generator were made on the real *training* faces.\n",
     ]
     photographs = _by_profile(recorded, "real")
@@ -55,7 +56,8 @@ def transfer_page(recorded: Sequence[Row], on_real: Sequence[Row]) -> str:
     for profile, own in _by_profile(recorded, "synthetic").items():
         parts.append(f"## The same models on generated faces, profile {profile}\n")
         parts.append(
-            "The test faces are of the same make as the training faces here; the difference to photographs is what the generator lacks.\n"
+            "The test faces are of the same make as the training faces here. That the errors are smaller than on photographs is what the generator "
+            "lacks, and what annotators add.\n"
         )
         parts += _error_tables(own)
     return "\n".join([*parts, _READING] if photographs else parts)
@@ -70,9 +72,9 @@ def _by_profile(recorded: Sequence[Row], faces: str) -> dict[str, list[Row]]:
 
 _READING = """## What follows
 
-* A comparison of two methods on generated faces is about faces that resemble photographs to this degree. Where two methods differ by more than the
-  gap above, their order can be expected to carry over; where they differ by a tenth of a point, it need not.
-* For data of your own: train on generated faces to begin, then go on with the few photographs that you have labelled. The gap above is what they
+* A comparison of two methods on generated faces is about faces that resemble photographs to this degree, and their order need not carry over: in the
+  DAN chapter it does not for SDM and DAN. Compare the two kinds of faces there before you rely on an order.
+* For data of your own: train on generated faces to begin, then go on with the few photographs that you have labelled. The gap between the two kinds of test faces is what they
   have to close.
 * Part of the gap is no fault of the pictures: a contour point of a generated face lies where a formula puts it, that of a photograph where an
   annotator did.

@@ -6,10 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from replicate.errors import ReplicateError
+from replicate.errors import AbsentError, ReplicateError
 from replicate.evidence import data_card
 from replicate.faces import real, synthetic
 from replicate.faces.protocols import PROTOCOLS, get, markup_of
+from replicate.faces.real import DataSet, Part
 from replicate.faces.sources import FaceSource
 from replicate.files import atomic_write
 from replicate.paths import data_dir
@@ -34,8 +35,23 @@ def check() -> list[dict]:
             "cite": data_set.cite,
         }
         for name, data_set in real.DATA_SETS.items()
-        for part in data_set.check(data_dir() / data_set.folder)
+        for part in _parts(data_set, data_dir() / data_set.folder)
     ]
+
+
+def _parts(data_set: DataSet, folder: Path) -> list[Part]:
+    """What is there, and what reading the annotations of each split says beyond that."""
+    parts = data_set.check(folder)
+    if not any(part.found for part in parts) or any(part.state.startswith("damaged") for part in parts):
+        return parts
+    for split, expected in data_set.splits.items():
+        try:
+            data_set.read(folder, split)
+        except AbsentError:
+            continue
+        except ReplicateError as error:
+            parts.append(Part(f"{split}, read", expected, 0, f"damaged: {error}"))
+    return parts
 
 
 def describe(protocol: str | None, faces: str, profile: str, sample: int = SAMPLE) -> list[dict]:

@@ -110,7 +110,9 @@ def summary(looked: Look) -> dict[str, object]:
     extent = np.nanmax(faces.points[spanned], 1) - np.nanmin(faces.points[spanned], 1)
     return {
         "points": faces.points.shape[1],
-        "image size": "×".join(f"{side:.0f}" for side in sides.mean(0)[::-1]),
+        "image size": "×".join(
+            dict.fromkeys(f"{side:.0f}" for side in sides.mean(0)[::-1])
+        ),  # one side of squares
         "face size": round(float(extent.mean()), 1) if spanned.any() else None,
         "visible": round(float(faces.visible[known].mean()), 3) if known.any() else None,
         **{name: _pose(looked.attributes.get(name)) for name in POSE},
@@ -279,7 +281,9 @@ def _text(value: float | None) -> str:
 
 
 def _range(quantiles: Sequence[float] | None) -> str:
-    return "–" if quantiles is None else f"{quantiles[0]:.0f} to {quantiles[-1]:.0f}"
+    return (
+        "–" if quantiles is None else f"{quantiles[0]:.0f}…{quantiles[-1]:.0f}".replace("-", "−")
+    )  # no break within
 
 
 def _interval(values: np.ndarray) -> str:

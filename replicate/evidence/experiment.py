@@ -95,6 +95,19 @@ class Experiment:
         """The faces of a protocol's split, not yet loaded."""
         return FaceSource(protocol, split, self.faces, self.profile)
 
+    def present(self, protocol: str, splits: Sequence[str]) -> list[str]:
+        """Those of some splits whose faces this machine has or can make.
+
+        Raises
+        ------
+        ReplicateError
+            If there are none; it says where they are looked for.
+        """
+        found = [split for split in splits if self.source(protocol, split).available]
+        if not found:
+            self.source(protocol, splits[0]).load()  # says what is absent, and what to do
+        return found
+
     def test(
         self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]
     ) -> list[Predictions]:

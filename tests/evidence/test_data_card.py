@@ -25,7 +25,7 @@ class TestSummary:
         looked.faces.visible[:5, :34] = False
         told = data_card.summary(looked)
         extent = looked.faces.points.max(1) - looked.faces.points.min(1)
-        assert (told["points"], told["image size"], told["visible"]) == (68, "140×140", 0.75)
+        assert (told["points"], told["image size"], told["visible"]) == (68, "140", 0.75)
         assert told["face size"] == pytest.approx(extent.mean(), abs=0.05)
         assert told["yaw"] == [-45, 0, 45] and told["roll"] is None
         assert set(told) == set(data_card.SUMMARY)
@@ -80,7 +80,7 @@ def test_the_table_of_statistics_has_a_line_for_each_split():
         official("cofw", "test"),
     ]
     table = data_card.statistics(looks[:1], "cpu").data
-    assert table.loc[0, ["split", "faces", "yaw, °"]].tolist() == ["mtfl train", "10,000", "-9 to 9"]
+    assert table.loc[0, ["split", "faces", "yaw, °"]].tolist() == ["mtfl train", "10,000", "−9…9"]
     told = data_card.attributes(looks[:1], "cpu").data
     assert told.loc[0].tolist() == ["mtfl train", "67", "–", "–"]
     both = data_card.statistics([looks[0], replace(looks[1], attributes={"yaw": np.zeros(2)})], "smoke")

@@ -15,6 +15,8 @@ from replicate.faces.faceset import FaceSet, concatenate
 from replicate.faces.sources import FaceSource
 from replicate.metrics import auc, failure_rate, mcnemar, nme
 
+REAL_LOAD = FaceSource.load  # the tests replace it
+
 COUNTS = {"common": 20, "challenging": 12, "private": 30}
 MODELS = ("one-stage", "two-stages")
 SECONDS = (10.0, 25.0)
@@ -406,3 +408,11 @@ def test_unknown_words_are_refused_before_any_work(changes, message):
 )
 def test_seeds_follow_the_budget_of_the_profile(profile, kind, expected):
     assert experiment(profile=profile, faces=kind, seed=5).seeds(3) == expected
+
+
+def test_splits_that_are_here_are_told_and_their_absence_says_where_they_belong(tmp_path, monkeypatch):
+    assert Experiment("dan").present("300w", ("private", "full")) == ["private", "full"]
+    monkeypatch.setenv("REPLICATE_DATA", str(tmp_path))
+    monkeypatch.setattr(FaceSource, "load", REAL_LOAD)
+    with pytest.raises(ReplicateError, match=f"{tmp_path}/300w is not there. Set REPLICATE_DATA"):
+        Experiment("dan", faces="real").present("300w", ("private", "full"))
