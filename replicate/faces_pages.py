@@ -43,8 +43,8 @@ def transfer_page(recorded: Sequence[Row], on_real: Sequence[Row]) -> str:
         "A DAN is trained on generated faces alone and tested on the photographs of the 300-W test set. It has never seen a photograph. If "
         "the generated faces were useless, its error would be that of the mean shape, which puts the same average face into every box; if they "
         "were as good as photographs, it would be that of a DAN trained on as many real ones. The DAN that stands beside it here was trained on "
-        "the real faces of this machine, at another width and on fewer faces (each row of the tables says how many, the DAN chapter the "
-        "width), so the distance between the two is a measure of the generator and of the training together.\n",
+        "the real faces of this machine, at another width and on fewer faces (both numbers stand in the captions, the larger one is that "
+        "of the generated faces), so the distance between the two is a measure of the generator and of the training together.\n",
         "Nothing was adjusted on the test photographs: choices about the generator were made on the real *training* faces.\n",
     ]
     photographs = _by_profile(recorded, "real")

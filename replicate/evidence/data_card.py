@@ -170,8 +170,7 @@ def statistics(looks: Sequence[Look], profile: str) -> Table:
                 "split": _split_of(looked),
                 "faces": _size(looked.faces),
                 "points": told["points"],
-                "image, px": told["image size"],
-                "face, px": _text(told["face size"]),
+                "image / face, px": f"{told['image size']} / {_text(told['face size'])}",
                 "hidden, %": _percentage(looked, "hidden points"),
                 **{f"{name}, °": _range(told[name]) for name in POSE},
             }
