@@ -17,7 +17,7 @@ from replicate.faces import face_store, synthetic
 from replicate.faces.augment import Samples
 from replicate.faces.faceset import FaceSet
 from replicate.faces.images import read_images, to_grey
-from replicate.faces.protocols import PROTOCOLS, Protocol, Split, leaves, person_of, synthetic_count
+from replicate.faces.protocols import PROTOCOLS, Protocol, Split, person_of, synthetic_count
 from replicate.geometry import compose
 from replicate.methods import dan
 from replicate.shapes import mean_shape
@@ -50,7 +50,7 @@ def generate() -> Measurement:
 
 
 def protocols() -> Measurement:
-    """All generated faces of all protocols at the `cpu` profile, from a share of each split."""
+    """The generated counterparts of all official splits at the `cpu` profile, from a share of each."""
     cores = len(os.sched_getaffinity(0))
     total, seconds = 0, 0.0
     for protocol, split in (leaf for name, about in PROTOCOLS.items() for leaf in _own(name, about)):
@@ -70,7 +70,8 @@ def protocols() -> Measurement:
 
 
 def _own(protocol: str, about: Protocol) -> list[tuple[str, str]]:
-    return [(protocol, split) for split in about.splits if leaves(protocol, split) == ((protocol, split),)]
+    """Its splits that are no unions and have an official counterpart."""
+    return [(protocol, name) for name, split in about.splits.items() if split.real]
 
 
 def _seconds_a_face(split: Split, count: int) -> float:
