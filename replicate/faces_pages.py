@@ -42,9 +42,9 @@ def transfer_page(recorded: Sequence[Row], on_real: Sequence[Row]) -> str:
         "# Do generated faces carry over to photographs?\n",
         "A DAN is trained on generated faces alone and tested on the photographs of the 300-W test set. It has never seen a photograph. If "
         "the generated faces were useless, its error would be that of the mean shape, which puts the same average face into every box; if they "
-        "were as good as photographs, it would be that of a DAN trained on as many real ones. The DAN that stands beside it here was trained on "
-        "the real faces of this machine, at another width and on fewer faces (both numbers stand in the captions, the larger one is that "
-        "of the generated faces), so the distance between the two is a measure of the generator and of the training together.\n",
+        "were as good as photographs, it would be that of a DAN trained on as many real ones. The DAN that stands beside it is that of the DAN chapter on "
+        "real faces. Width, samples and number of training faces are its own (the captions name both numbers of faces), so the distance "
+        "between the two measures the generator and the training together.\n",
         "Nothing was adjusted on the test photographs: choices about the generator were made on the real *training* faces.\n",
     ]
     photographs = _by_profile(recorded, "real")
@@ -72,10 +72,10 @@ def _by_profile(recorded: Sequence[Row], faces: str) -> dict[str, list[Row]]:
 
 _READING = """## What follows
 
-* A comparison of two methods on generated faces is about faces that resemble photographs to this degree, and their order need not carry over: in the
-  DAN chapter it does not for SDM and DAN. Compare the two kinds of faces there before you rely on an order.
-* For data of your own: train on generated faces to begin, then go on with the few photographs that you have labelled. The gap between the two kinds of test faces is what they
-  have to close.
+* A comparison of two methods on generated faces is about faces that resemble photographs to this degree, and their order need not carry over. Compare
+  SDM with DAN on both kinds of faces, in the DAN chapter, before you rely on an order.
+* For data of your own: train on generated faces to begin, then go on with the few photographs that you have labelled. The
+  gap between the two kinds of test faces is what they have to close.
 * Part of the gap is no fault of the pictures: a contour point of a generated face lies where a formula puts it, that of a photograph where an
   annotator did.
 """

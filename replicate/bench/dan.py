@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 
 
 def faces() -> FaceSet:
+    """A batch of generated training faces."""
     made = synthetic.generate_many(2, range(FACES))
     names = tuple(f"bench_{i}" for i in range(FACES))
     boxes = tight_box(torch.as_tensor(made.points)).numpy()
@@ -122,6 +123,7 @@ def training() -> Measurement:
 
 
 def step(network: dan.DAN, forward: Callable[[Tensor], list[Tensor]], samples: Samples) -> Callable[[], None]:
+    """One training step of a network, by `forward`, on the same batch each time."""
     optimiser = torch.optim.Adam(network.parameters(), network.config.step_size)
     network.train()
 

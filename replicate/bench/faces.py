@@ -55,12 +55,10 @@ def protocols() -> Measurement:
     total, seconds = 0, 0.0
     for protocol, split in (leaf for name, about in PROTOCOLS.items() for leaf in _own(name, about)):
         count = synthetic_count(protocol, split, "cpu")
-        total, seconds = (
-            total + count,
-            seconds + count * _seconds_a_face(PROTOCOLS[protocol].splits[split], count),
-        )
+        total += count
+        seconds += count * _seconds_a_face(PROTOCOLS[protocol].splits[split], count)
     return Measurement(
-        measures=f"the {total:,} faces of all protocols at cpu counts, from one in {SHARE} of each split, starting the processes left out: "
+        measures=f"the {total:,} faces of all official splits at cpu counts, from one in {SHARE} of each split, starting the processes left out: "
         f"{seconds / 60:.1f} minutes",
         value=total / seconds,
         unit="faces/s",

@@ -71,9 +71,8 @@ class StoredImages(Sequence):
         self._touched += int(size)
         mapped = getattr(self.pixels, "_mmap", None)
         if self._touched > RESIDENT and hasattr(mapped, "madvise"):
-            mapped.madvise(
-                mmap.MADV_DONTNEED
-            )  # the system keeps the file's pages; reading them again is no disk access
+            # the system keeps the file's pages in memory: reading them again is no disk access
+            mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
 
 

@@ -216,12 +216,8 @@ def _made(source: FaceSource, which: range) -> FaceSet:
 
 
 def _load_synthetic(source: FaceSource) -> FaceSet:
-    made_of = (
-        source.fingerprint,
-        str(_LAYOUT),
-        *map(str, markup(protocols.markup_of(source.protocol, source.split)).definition),
-    )
-    folder = paths.cache() / "faces" / f"{source.protocol}-{source.split}-{sha256(*made_of)[:12]}"
+    key = sha256(source.fingerprint, str(_LAYOUT))[:12]
+    folder = paths.cache() / "faces" / f"{source.protocol}-{source.split}-{key}"
     if not folder.exists():
         _make_synthetic(folder, source)
     stored = face_store.open_store(folder)

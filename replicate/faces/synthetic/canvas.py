@@ -221,7 +221,10 @@ def _area_masks(
     goatee = (1 - _ramp(far, 8, 24)) * _ramp(h, 0.40, 0.50) * (1 - _ramp(h - jaw, 0.02, 0.16)) * lip
     soft = cv2.GaussianBlur(nostrils.astype(np.float32) / 255, (0, 0), 1.0)
     return {
-        "dark": np.broadcast_to(dark, shape).astype(np.float32), "nostrils": soft, "cheeks": blob(27, 0.06, 9, 0.14), "apples": np.maximum(blob(20, -0.02, 8, 0.14), blob(31, 0.12, 9, 0.15)), "mouth_side": blob(16, 0.36, 7, 0.16), "jaw_edge": _ramp(h - jaw, -0.22, -0.02) * (1 - under), "sockets": np.maximum(blob(20, -0.40, 11, 0.075), blob(40, -0.33, 6, 0.09)), "neck": np.broadcast_to(under, shape).astype(np.float32),
+        "dark": np.broadcast_to(dark, shape).astype(np.float32), "nostrils": soft, "cheeks": blob(27, 0.06, 9, 0.14),
+        "apples": np.maximum(blob(20, -0.02, 8, 0.14), blob(31, 0.12, 9, 0.15)), "mouth_side": blob(16, 0.36, 7, 0.16),
+        "jaw_edge": _ramp(h - jaw, -0.22, -0.02) * (1 - under), "sockets": np.maximum(blob(20, -0.40, 11, 0.075), blob(40, -0.33, 6, 0.09)),
+        "neck": np.broadcast_to(under, shape).astype(np.float32),
         "beard": (beard * lip).astype(np.float32), "moustache": moustache.astype(np.float32), "goatee": goatee.astype(np.float32),
         "lids": blob(20, -0.42, 8, 0.045), "nose": blob(0, 0.06, 6, 0.10), "under": np.broadcast_to(under, shape).astype(np.float32),
     }  # fmt: skip
