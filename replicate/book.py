@@ -158,7 +158,15 @@ def notebook_page(job: Job) -> nbformat.NotebookNode:
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
             cell.outputs = _shown(cell.outputs)
+            if words := _alternative_text(cell.outputs):
+                cell.metadata["mystnb"] = {"image": {"alt": words}}
     return page
+
+
+def _alternative_text(outputs: list[nbformat.NotebookNode]) -> str:
+    """What the pictures of a cell show, in words, as `figures.show` has left it with them."""
+    texts = (output.get("metadata", {}).get("image/png", {}).get("alt", "") for output in outputs)
+    return " ".join(filter(None, texts))
 
 
 def _shown(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:

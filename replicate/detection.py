@@ -104,13 +104,13 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
 
 def _dan(profile: str, faces: str) -> Predictor:
     from replicate.faces.sources import FaceSource
-    from replicate.methods import dan
+    from replicate.methods import dan, dan_training
 
     # what is detected in are photographs: of the generated faces, those of every condition carry over best
     split, config = "wide", dan.WIDE_CONFIGS[profile]
     if faces == "real":
         split, config = "train", dan.CONFIGS[profile, faces]
-    network, _ = dan.obtain(config, 2, FaceSource("300w", split, faces, profile), profile, 0)
+    network, _ = dan_training.obtain(config, 2, FaceSource("300w", split, faces, profile), profile, 0)
 
     return lambda image, boxes: dan.predict_boxes(network, [image] * len(boxes), boxes)[-1]
 

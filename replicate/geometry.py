@@ -62,6 +62,17 @@ def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
     return torch.cat([linear, translation], -1)
 
 
+def fit_affine(source: Tensor, target: Tensor) -> Tensor:
+    """Least-squares affine transform from `source` to `target`, both (..., L, 2): (..., 2, 3).
+
+    Points on a line determine no such transform: for them the result is not finite, or meaningless.
+    """
+    source_mean, target_mean = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
+    s, t = source - source_mean, target - target_mean
+    linear = torch.linalg.solve_ex(s.mT @ s, s.mT @ t)[0].mT
+    return torch.cat([linear, target_mean.mT - linear @ source_mean.mT], -1)
+
+
 def apply_transform(transform: Tensor, points: Tensor) -> Tensor:
     """Map points (..., L, 2) by transforms (..., 2, 3)."""
     return points @ transform[..., :2].mT + transform[..., 2][..., None, :]

@@ -136,7 +136,7 @@ def fit(
     Raises
     ------
     ReplicateError
-        If the loss stops being finite, or the best validation error does not beat `must_beat`.
+        If the loss or a validation error stops being finite, or the best validation error does not beat `must_beat`.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=schedule.step_size, fused=True)
@@ -158,7 +158,7 @@ def fit(
             report.samples = report.steps * schedule.batch
             report.seconds = time.perf_counter() - started
             if report.steps % schedule.validate_every == 0 or report.steps == schedule.steps:
-                best = _validated(network, validate, report, best, schedule)
+                best = _validated(network, validate, report, best, schedule, label)
             if time.perf_counter() - last_saved > schedule.checkpoint_seconds:
                 _save(checkpoint, network, optimiser, best, report)
                 last_saved = time.perf_counter()
@@ -194,10 +194,14 @@ def _descend(trained: list[nn.Parameter], optimiser: torch.optim.Optimizer, loss
 
 
 def _validated(
-    network, validate, report: FitReport, best: dict[str, Tensor], schedule: Schedule
+    network, validate, report: FitReport, best: dict[str, Tensor], schedule: Schedule, label: str
 ) -> dict[str, Tensor]:
     """Validate; record; return the best state so far."""
     error = float(validate())
+    if not math.isfinite(error):
+        raise ReplicateError(
+            f"{label}: the validation error is {error} after {report.steps} steps; check the points of the training faces"
+        )
     report.history.append((report.steps, error))
     if error < report.best_error:
         report.best_error, report.best_step = error, report.steps
@@ -235,9 +239,18 @@ def _resume(path: Path, network, optimiser) -> tuple[FitReport, dict[str, Tensor
         number, key = name.split(".")
         state.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    _match_layouts(optimiser)
     report = FitReport(**json.loads(read_metadata(path)["report"]))
     report.history = [tuple(pair) for pair in report.history]
     return report, _with_prefix(tensors, "best.")
+
+
+def _match_layouts(optimiser: torch.optim.Optimizer) -> None:
+    """Give Adam's moments the memory layout of their parameters: its fused form reads both as if they had the same."""
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

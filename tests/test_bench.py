@@ -16,6 +16,9 @@ PROMISED = [
     "faces.open",
     "faces.augment",
     "dan.inference",
+    "dan.inference32",
+    "dan.sequential",
+    "dan.connection",
     "dan.training",
     "ect.tuning",
     "ect.inference",
@@ -71,17 +74,66 @@ def test_operations_count_two_per_multiply_and_add():
     assert machine.operations(lambda: left @ right) == 2 * 4 * 5 * 6
 
 
-def test_the_plain_dan_is_the_same_network_as_the_fast_one():
+@pytest.fixture
+def small_dan(monkeypatch):
+    """The benchmarks of DAN with four faces, one device and a clock that has not to be waited for."""
     from replicate.bench import dan
-    from replicate.methods.dan import for_inference
 
-    network, samples = dan._network(stages=2)
-    crops = samples.canvases.crops(torch.arange(4))
+    def once(work, count, seconds=2.0):
+        began = time.perf_counter()
+        work()
+        return count / (time.perf_counter() - began)
+
+    monkeypatch.setattr(dan, "FACES", 4)
+    monkeypatch.setattr(dan, "BATCH", 2)
+    monkeypatch.setattr(dan, "choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(dan, "rate", once)
+    monkeypatch.setattr(dan, "peak", lambda dtype, device: 1e12 if dtype == torch.float32 else 4e12)
+    return dan
+
+
+@pytest.mark.parametrize(("dtype", "pixels"), [(torch.bfloat16, 0.5), (torch.float32, 0.05)])
+def test_the_plain_dan_is_the_same_network_as_the_fast_one(small_dan, dtype, pixels):
+    """Pixels by which points may differ: bfloat16 has 8 bits, and float32 keeps the weights that were rounded to them."""
+    plain, fast, crops = small_dan._two_stages(dtype)
+    assert fast.stages[0].convolutions[0].weight.dtype == dtype
     with torch.inference_mode():
-        fast, plain = for_inference(network)(crops), dan.plain_forward(network.eval(), crops)
-    for one, other in zip(fast, plain, strict=True):
-        assert (one - other).norm(dim=-1).mean() < 0.5  # pixels; bfloat16 has 8 bits
-        assert one.std() > 1  # and the comparison is not of zeros
+        shapes = fast(crops) if dtype == torch.bfloat16 else small_dan.plain_forward(fast, crops)
+        for one, other in zip(shapes, small_dan.plain_forward(plain, crops), strict=True):
+            assert (one - other).norm(dim=-1).mean() < pixels
+            assert one.std() > 1  # and the comparison is not of zeros
+
+
+@pytest.mark.parametrize(("name", "peak"), [("inference", 4e12), ("inference32", 1e12)])
+def test_the_limit_of_inference_is_that_of_its_numbers(small_dan, name, peak):
+    found = getattr(small_dan, name)()
+    # a stage of width 64 has 2.5 giga-multiplications, counted by hand from Table 1
+    assert found.limit == pytest.approx(peak / _operations_by_hand(64, 256), rel=0.01)
+    assert found.value > 0 and found.peer_value > 0
+
+
+def _operations_by_hand(width, hidden):
+    """Two operations for each weight and place, of two stages and a connection."""
+    side, entering, total = 112, (1, 3), 0
+    for channels in entering:
+        for level in range(4):
+            out = width * 2**level
+            total += (side // 2**level) ** 2 * 9 * (channels * out + out * out)
+            channels = out
+        total += 7 * 7 * 8 * width * hidden + hidden * 136
+    return 2 * (total + hidden * 56**2)
+
+
+def test_faces_one_by_one_stand_beside_batches(small_dan, monkeypatch):
+    monkeypatch.setattr(small_dan, "_rate", lambda forward, crops, batch=2: {1: 45.0, 2: 73.0}[batch])
+    found = small_dan.sequential()
+    assert found.ratio == pytest.approx(45 / 73) and "paper's ratio is 0.62" in found.measures
+
+
+def test_the_connection_is_a_small_part_of_the_forward_pass(small_dan):
+    found = small_dan.connection()
+    assert f"{1 / found.ratio:.1%} of a forward pass" in found.measures
+    assert found.ratio > 3  # of the aim, more than six; a busy machine is no failure
 
 
 def test_the_plain_crops_are_those_that_the_batched_augmentation_makes(monkeypatch):

@@ -199,6 +199,17 @@ def test_progress_bars_and_repeated_pictures_are_not_shown():
     assert book._shown([words, display]) == [words, display]
 
 
+def test_alternative_text_of_pictures_reaches_the_page():
+    def picture(words):
+        return nbformat.v4.new_output(
+            "display_data", data={"image/png": "eA=="}, metadata={"image/png": {"alt": words}}
+        )
+
+    plain = nbformat.v4.new_output("display_data", data={"image/png": "eA=="})
+    assert book._alternative_text([picture("A curve."), plain, picture("A face.")]) == "A curve. A face."
+    assert book._alternative_text([plain]) == ""
+
+
 class TestRecordedPage:
     def row(self, **changes) -> Row:
         usual = {"artefact": "DAN-T2", "method": "DAN", "protocol": "300w", "subset": "common", "points": 68}

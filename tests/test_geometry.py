@@ -133,3 +133,24 @@ def test_fit_in_boxes_aligns_centres_and_mean_side():
     torch.testing.assert_close(
         geometry.box_size(placed), geometry.box_size(geometry.tight_box(shape)) * ratios.mean()
     )
+
+
+def test_fit_affine_recovers_an_affine_transform_and_solves_least_squares():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(4, 9, 2, generator=generator, dtype=torch.float64)
+    transform = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        geometry.fit_affine(points, geometry.apply_transform(transform, points)), transform
+    )
+    target = torch.randn(4, 9, 2, generator=generator, dtype=torch.float64)
+    homogeneous = torch.cat([points, torch.ones(4, 9, 1, dtype=torch.float64)], -1)
+    torch.testing.assert_close(
+        geometry.fit_affine(points, target), torch.linalg.lstsq(homogeneous, target)[0].mT
+    )
+
+
+def test_fit_affine_gradient():
+    points, target = torch.randn(
+        2, 1, 5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).unbind()
+    assert torch.autograd.gradcheck(lambda p: geometry.fit_affine(p, target), points.requires_grad_())

@@ -358,6 +358,17 @@ def test_seeds_stay_paired_where_both_sides_have_as_many():
     assert unpaired.high - unpaired.low > 1
 
 
+def test_a_comparison_with_a_number_is_the_interval_of_the_errors_moved_by_it():
+    errors = np.random.default_rng(3).gamma(4, 1.3, (2, 300))
+    interval = metrics.bootstrap_mean(errors, resamples=500)
+    compared = metrics.against_number(errors, 4.0, resamples=500)
+    assert (compared.left, compared.right) == (interval.value, 4.0)
+    moved = compared.difference + 4, compared.low + 4, compared.high + 4
+    assert moved == pytest.approx(interval)
+    assert compared.p_value == 2 / 501  # a mean near 5.2 is never below 4 in a resample
+    assert metrics.against_number(errors, interval.value, resamples=500).p_value > 0.5
+
+
 def test_relative_change_in_closed_form():
     before = np.random.default_rng(9).gamma(2, 3, 80)
     for factor in (0.5, 1.0, 1.25):

@@ -13,7 +13,7 @@ from replicate.paths import root
 FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
 SHARED = ("training", "geometry", "shapes", "networks", *FACES, "faces/augment", "faces/perturbations")
 METHODS = {
-    "dan": (dan.VERSION, (*SHARED, "methods/dan")),
+    "dan": (dan.VERSION, (*SHARED, "methods/dan", "methods/dan_training")),
     "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),
 }
 RECORDED = Path(__file__).with_name("versions.json")

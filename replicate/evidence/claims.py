@@ -1,7 +1,7 @@
 """The papers' claims and the verdicts on them, in a ledger that leaves none out."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Quantity:
     paper_relative : float or None
         Printed relative difference, (left - right) / right.
     margin : dict
-        Of an equality: ``absolute`` or ``relative`` (to the right side), and the ``reason``; of a bound:
+        Of an equality, or of an order that is to be clear: ``absolute`` or ``relative`` (to the right side), and the ``reason``; of a bound:
         ``low`` and ``high``.
     """
 
@@ -50,6 +50,17 @@ class Quantity:
         if self.paper_left is None or not self.paper_right:
             return self.paper_relative
         return (self.paper_left - self.paper_right) / self.paper_right
+
+    @property
+    def normaliser(self) -> str:
+        """Normaliser that the metric names after a comma; empty if it names none."""
+        return self.metric.partition(", ")[2]
+
+    def margin_at(self, right: float) -> float | None:
+        """Margin of an equality or of a clear order in the unit of the metric, for a right side of this size; None if it states none."""
+        if "relative" in self.margin:
+            return self.margin["relative"] * abs(right)
+        return self.margin.get("absolute")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +176,10 @@ class Verdict:
             if number is not None:
                 object.__setattr__(self, name, float(f"{float(number):.6g}"))
 
+    def with_note(self, note: str) -> "Verdict":
+        """The verdict with a remark put before its own."""
+        return replace(self, note="; ".join(filter(None, [note, self.note])))
+
     def to_dict(self) -> dict:
         """The verdict as JSON values."""
         return asdict(self)
@@ -216,7 +231,7 @@ def ledger(claim: Claim) -> list[Verdict]:
     verdicts = []
     for faces in FACES:
         own = [v for v in found if v.faces == faces]
-        verdicts += own or [_unjudged(claim, faces)]
+        verdicts += own or [unjudged(claim, faces)]
     return verdicts
 
 
@@ -225,14 +240,15 @@ def as_json() -> list[dict]:
     return [claim.to_dict() for claim in load()]
 
 
-def _unjudged(claim: Claim, faces: str) -> Verdict:
+def unjudged(claim: Claim, faces: str, profile: str = "cpu") -> Verdict:
+    """What the ledger says of a claim that has not been judged on these faces: not run, or not testable and why."""
     verdict, note = "not run", ""
     if faces == "synthetic" and not claim.transferable:
         verdict, note = "not testable", "needs the paper's own data or another method's numbers"
     elif faces == "real" and claim.needs:
         verdict, note = "not testable", f"needs data that are not at hand: {', '.join(claim.needs)}"
     return Verdict(
-        claim=claim.id, faces=faces, profile="cpu", verdict=verdict, note=note, commit=None, recorded_at=""
+        claim=claim.id, faces=faces, profile=profile, verdict=verdict, note=note, commit=None, recorded_at=""
     )
 
 

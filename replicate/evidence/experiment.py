@@ -9,27 +9,30 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from replicate.devices import choose_device, describe_device
-from replicate.evidence import claims, manifest, predictions, rows, verdicts
+from replicate.errors import ReplicateError
+from replicate.evidence import (
+    claims,
+    figures,
+    judging,
+    manifest,
+    measured,
+    predictions,
+    rows,
+    tables,
+    verdicts,
+)
 from replicate.evidence.claims import Verdict
+from replicate.evidence.judging import Runs
+from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
-from replicate.metrics import (
-    Statistic,
-    auc,
-    bootstrap_statistic,
-    failure_percent,
-    failures,
-    nme,
-    relative_change,
-)
+from replicate.metrics import failures, nme
+from replicate.training import FitReport
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
 NORMALISERS = ("inter-ocular", "inter-pupil", "diagonal")  # what every prediction file holds
-FAILURE_THRESHOLD = 8.0  # per cent of the inter-ocular distance: 300-W's failure, DAN §4
-_AUC: Statistic = partial(auc, threshold=FAILURE_THRESHOLD)
-_FAILURES: Statistic = partial(failure_percent, threshold=FAILURE_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,14 @@ class Trained:
     ----------
     predict : callable
         From faces to one array (N, L, 2) of image pixels per model.
-    seconds : sequence of float
-        What each model took to train.
+    reports : sequence of FitReport
+        What the training of each model did, with the seconds of all that it took.
     on : FaceSource
         The training faces.
     """
 
     predict: Callable[[FaceSet], Sequence[np.ndarray]]
-    seconds: Sequence[float]
+    reports: Sequence[FitReport]
     on: FaceSource
 
 
@@ -109,7 +112,7 @@ class Experiment:
         return found
 
     def test(
-        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]
+        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained], points: bool = True
     ) -> list[Predictions]:
         """Predictions of several models on one test set: from the record, else computed now and stored.
 
@@ -121,24 +124,29 @@ class Experiment:
             The test faces; the parts of a union are tested and stored apart and joined here.
         obtain : callable
             Gives the trained models; called at most once for the same models, and only if something is not on record.
+        points : bool
+            Whether predicted points of generated faces go on record, and not only the errors. Those of real faces never do: they are
+            nobody's to publish.
         """
-        parts = [self._test_part(models, part, obtain) for part in source.parts]
+        points = points and self.faces == "synthetic"
+        parts = [self._test_part(models, part, obtain, points) for part in source.parts]
         return [_join(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)]
 
     def _test_part(
-        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained]
+        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained], points: bool
     ) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
         if all(file.exists() and (file in self._tested or not self.fresh) for file in files):
-            return [predictions.read(file) for file in files]
+            recorded = [predictions.read(file) for file in files]
+            if not points or all(run.points is not None for run in recorded):
+                return recorded
         if (
             tuple(models) not in self._obtained
         ):  # other test sets want them too, and `fresh` must not train again
             self._obtained[tuple(models)] = obtain()
         trained = self._obtained[tuple(models)]
         faces = source.load()
-        shapes = trained.predict(faces)
         provenance = {
             "device": describe_device(choose_device(self.device)),
             "faces_sha256": faces.sha256,
@@ -146,12 +154,11 @@ class Experiment:
             "training_faces": trained.on.count,
         }
         runs = []
-        for model, predicted, seconds in zip(models, shapes, trained.seconds, strict=True):
+        for model, predicted, report in zip(models, trained.predict(faces), trained.reports, strict=True):
             errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
-            # points of real faces are nobody's to publish
-            points = np.asarray(predicted) if self.faces == "synthetic" else None
-            about = provenance | {"training_seconds": round(seconds, 1)}
-            runs.append(Predictions(model, testset, self.faces, faces.names, errors, points, about))
+            kept = np.asarray(predicted) if points else None
+            about = provenance | _training(report)
+            runs.append(Predictions(model, testset, self.faces, faces.names, errors, kept, about))
             self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
         return runs
 
@@ -172,13 +179,23 @@ class Experiment:
         """
         about = self._about(artefact, method, source, runs)
         errors = stacked_errors(runs, "inter-ocular")
-        made = [
-            self._row(about, "mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers
-        ]
-        made.append(self._row(about, "AUC 0.08", "inter-ocular", errors, _AUC))
+        make = partial(measured.statistic_row, about)
+        made = [make("mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers]
+        made.append(make("AUC 0.08", "inter-ocular", errors, measured.AUC))
         failing = int(failures(errors, FAILURE_THRESHOLD).sum())
-        made.append(self._row(about, "failure rate 0.08", "inter-ocular", errors, _FAILURES, count=failing))
+        made.append(make("failure rate 0.08", "inter-ocular", errors, measured.FAILURES, count=failing))
         return made
+
+    def failure_count_row(
+        self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]
+    ) -> Row:
+        """The number of faces with an error above 0.08 of the inter-ocular distance, on average over seeds, with its interval."""
+        about = self._about(artefact, method, source, runs)
+        errors = stacked_errors(list(runs), "inter-ocular")
+        # without points and normaliser, as the papers' counts are listed
+        return measured.statistic_row(
+            about, "failures 0.08", rows.NO_NORMALISER, errors, measured.failure_count, "count", points=None
+        )
 
     def _about(
         self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]
@@ -204,26 +221,6 @@ class Experiment:
             note=f"trained on {provenance['training_faces']:,} faces",
         )
 
-    @staticmethod
-    def _row(
-        about: Callable[..., Row],
-        metric: str,
-        normaliser: str,
-        errors: np.ndarray,
-        statistic: Statistic,
-        **more: int,
-    ) -> Row:
-        interval = bootstrap_statistic(errors, statistic)
-        return about(
-            metric=metric,
-            normaliser=normaliser,
-            value=interval.value,
-            ci_low=interval.low,
-            ci_high=interval.high,
-            unit="%",
-            **more,
-        )
-
     def change_rows(
         self,
         artefact: str,
@@ -231,35 +228,59 @@ class Experiment:
         source: FaceSource,
         after: Sequence[Predictions],
         before: Sequence[Predictions],
+        *,
+        against: str = "",
+        normaliser: str = "inter-ocular",
     ) -> list[Row]:
         """How much AUC rises and mean error and failures fall from `before` to `after`, in per cent, with paired intervals.
 
         A failure rate that was zero before has no relative change and gives no row.
+
+        Parameters
+        ----------
+        against : str
+            Method of `before`, which the metric then names as the papers' statements do: "failure-rate reduction vs SDM".
+        normaliser : str
+            Of the errors.
         """
-        sides = [stacked_errors(list(runs), "inter-ocular") for runs in (after, before)]
-        # without a number of points, as the papers' relative numbers are listed
-        about = partial(self._about(artefact, method, source, after), points=None)
-        made = []
-        for metric, sign, statistic in (
-            ("mean-error reduction", -1, np.mean),
-            ("AUC increase", 1, _AUC),
-            ("failure-rate reduction", -1, _FAILURES),
-        ):
-            if np.mean(statistic(sides[1], axis=-1)) == 0:
-                continue
-            change = relative_change(*sides, statistic)
-            low, high = sorted((sign * change.low, sign * change.high))
-            made.append(
-                about(
-                    metric=metric,
-                    normaliser=rows.NO_NORMALISER,
-                    value=sign * change.value,
-                    ci_low=low,
-                    ci_high=high,
-                    unit="% relative",
-                )
-            )
-        return made
+        sides = [stacked_errors(list(runs), normaliser) for runs in (after, before)]
+        return measured.change_rows(self._about(artefact, method, source, after), *sides, against)
+
+    def published_change_row(
+        self,
+        artefact: str,
+        method: str,
+        source: FaceSource,
+        runs: Sequence[Predictions],
+        *,
+        against: str,
+        printed_in: str,
+        metric: str,
+    ) -> Row:
+        """The change of one metric in per cent from a method that is not run here, by its published number, to `runs`.
+
+        Parameters
+        ----------
+        against : str
+            The method that is not run.
+        printed_in : str
+            Artefact that prints its number.
+        metric : str
+            ``"failure rate 0.08, inter-ocular"``.
+
+        Raises
+        ------
+        ReplicateError
+            On synthetic faces: the published numbers are of photographs.
+        """
+        if self.faces == "synthetic":
+            raise ReplicateError(f"{against}: its published numbers are of photographs; faces are synthetic")
+        name, _, normaliser = metric.partition(", ")
+        number = judging.printed(printed_in, against, source.split, metric)
+        about = self._about(artefact, method, source, runs)
+        errors = stacked_errors(list(runs), normaliser)
+        note = f"{against} by its published number, without interval"
+        return measured.change_from_number(about, name, errors, number, against, note)
 
     def count_rows(
         self, artefact: str, method: str, counts: dict[str, float], unit: str = "count"
@@ -279,19 +300,20 @@ class Experiment:
         rows.record(results)
 
     def record_figure(self, artefact: str, title: str, figure: plt.Figure, **shown: object) -> plt.Figure:
-        """Put on record that the artefact's figure was made; its label is the alternative text. Returns the figure."""
+        """Put on record that the artefact's figure was made, and show it with a caption; its label is the alternative text.
+
+        Parameters
+        ----------
+        title : str
+            Tells figures of one artefact apart.
+        **shown : object
+            `subset`, `images`, `seeds` and `box_rule` behind it; none for a diagram, which then has no caption.
+        """
+        edition = dict(faces=self.faces, profile=self.profile)
         manifest.record(
-            [
-                manifest.Figure(
-                    artefact=artefact,
-                    title=title,
-                    alt=figure.get_label(),
-                    faces=self.faces,
-                    profile=self.profile,
-                    **shown,
-                )
-            ]
+            [manifest.Figure(artefact=artefact, title=title, alt=figure.get_label(), **edition, **shown)]
         )
+        figures.show(figure, tables.figure_caption(title, **edition, **shown) if shown else "")
         return figure
 
     def judge(
@@ -302,11 +324,61 @@ class Experiment:
         A claim about several metrics is judged on all of them.
         """
         claim = claims.get(claim_id)
-        normaliser = claim.quantities[0].metric.split(", ")[-1]
-        errors = (stacked_errors(list(side), normaliser) for side in (left, right))
-        verdict = verdicts.judge_all(claim, *errors, faces=self.faces, profile=self.profile, note=note)
+        errors = (stacked_errors(list(side), claim.quantity().normaliser) for side in (left, right))
+        return self._recorded(verdicts.judge_all(claim, *errors, **self._edition, note=note))
+
+    def judge_on(self, claim_id: str, left: Runs, right: Runs, note: str = "") -> Verdict:
+        """Judge and record a claim about errors on several test sets: on each that it names, as far as both sides have runs on it.
+
+        Parameters
+        ----------
+        left, right : dict of str to sequence of Predictions
+            Runs by subset, one per seed.
+        """
+        claim = claims.get(claim_id)
+        return self._recorded(judging.judge_on(claim, left, right, **self._edition, note=note))
+
+    def judge_published(self, claim_id: str, runs: Runs, method: str, note: str = "") -> Verdict:
+        """Judge and record a claim against a method that is not run here, by its published numbers.
+
+        These are numbers of photographs. On synthetic faces the verdict is that of the ledger, not testable, and nothing is recorded.
+
+        Parameters
+        ----------
+        runs : dict of str to sequence of Predictions
+            Runs of the claim's other side by subset, one per seed.
+        method : str
+            The method that is not run: one side of the claim.
+        """
+        claim = claims.get(claim_id)
+        if self.faces == "synthetic":
+            return claims.unjudged(claim, **self._edition)
+        return self._recorded(judging.judge_published(claim, runs, method, **self._edition, note=note))
+
+    def judge_failures(self, claim_id: str, runs: Sequence[Predictions], note: str = "") -> Verdict:
+        """Judge and record a claim that as many faces fail as the paper counted; on synthetic faces as `judge_published`."""
+        claim = claims.get(claim_id)
+        if self.faces == "synthetic":
+            return claims.unjudged(claim, **self._edition)
+        return self._recorded(judging.judge_failures(claim, runs, **self._edition, note=note))
+
+    @property
+    def _edition(self) -> dict[str, str]:
+        return {"faces": self.faces, "profile": self.profile}
+
+    @staticmethod
+    def _recorded(verdict: Verdict) -> Verdict:
         claims.record([verdict])
         return verdict
+
+
+def _training(report: FitReport) -> dict:
+    """What goes on record of a training: its seconds, and [samples, validation error] pairs where there was a validation."""
+    about = {"training_seconds": round(report.seconds, 1)}
+    if report.history:
+        batch = report.samples / report.steps
+        about["validation"] = [[round(step * batch), round(error, 3)] for step, error in report.history]
+    return about
 
 
 def _join(runs: Sequence[Predictions], testset: str) -> Predictions:

@@ -1,11 +1,14 @@
 """Figures with the look of the field: cumulative error curves and panels of faces with their landmarks."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -35,6 +38,16 @@ def style() -> None:
             "svg.hashsalt": "replicate",  # the same figure has the same bytes
         }
     )
+
+
+def show(figure: Figure, caption: str = "") -> None:
+    """Show a figure in a notebook, its caption above it and its label as alternative text; outside of notebooks do nothing."""
+    if get_ipython() is None:
+        return
+    if caption:
+        display(HTML(f'<figure class="evidence"><figcaption>{escape(caption)}</figcaption></figure>'))
+    display(figure, metadata={"image/png": {"alt": figure.get_label()}})
+    plt.close(figure)  # or it would be shown once more at the end of the cell
 
 
 def ced_plot(

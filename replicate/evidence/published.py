@@ -1,6 +1,7 @@
 """Numbers that the papers print, and where in the paper each stands."""
 
 import csv
+from collections.abc import Sequence
 from functools import cache
 
 import pandas as pd
@@ -53,12 +54,12 @@ def load(paper: str | None = None) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def value(artefact: str, **where: str) -> float:
-    """The one published number of an artefact that satisfies all conditions.
+def value(artefact: str | Sequence[str], **where: str) -> float:
+    """The one published number of an artefact, or of several of a paper, that satisfies all conditions.
 
     Parameters
     ----------
-    artefact : str
+    artefact : str or sequence of str
         ``"DAN-T5"``.
     **where : str
         Columns and their text: ``label="DAN, 2 stages", metric="mean error"``.
@@ -73,14 +74,17 @@ def value(artefact: str, **where: str) -> float:
     >>> value("DAN-T5", label="DAN, 2 stages", metric="mean error")
     4.3
     """
-    found = load(paper_of(artefact))
-    found = found[(found["artefact"] == artefact) & found["number"].notna()]
+    artefacts = [artefact] if isinstance(artefact, str) else list(artefact)
+    found = load(paper_of(artefacts[0]))
+    found = found[found["artefact"].isin(artefacts) & found["number"].notna()]
     for column, text in where.items():
         check_one_of("column", column, found.columns)
         found = found[found[column] == str(text)]
     if len(found) != 1:
         shown = found[["label", "subset", "points", "metric", "normaliser", "value"]].to_string(index=False)
-        raise ReplicateError(f"{artefact}: {len(found)} published values fit {where}, expected one.\n{shown}")
+        raise ReplicateError(
+            f"{', '.join(artefacts)}: {len(found)} published values fit {where}, expected one.\n{shown}"
+        )
     return float(found["number"].iloc[0])
 
 

@@ -1,18 +1,20 @@
 """Tables "paper | ours ± interval | difference | verdict", rendered from rows; no number is typed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import pandas as pd
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, published
-from replicate.evidence.claims import Verdict
+from replicate.evidence.claims import Claim, Verdict
+from replicate.evidence.records import paper_of
 from replicate.evidence.rows import NO_NORMALISER, Row
 
 SMOKE_WARNING = "smoke profile: numbers mean nothing"
 SYNTHETIC_REMARK = "Synthetic faces are not the paper's benchmark: compare directions, not sizes"
-_MATCH = ("artefact", "protocol", "subset", "points", "metric", "normaliser")
+_MATCH = ("artefact", "protocol", "subset", "points", "normaliser")
+_VERSUS = " vs "  # in the name of a relative change, before the method that it is relative to
 _CLASS = {"reproduced": "good", "direction holds": "fair", "not reproduced": "bad", "inconclusive": "open"}
 
 
@@ -47,7 +49,7 @@ def compare(
     _one_edition(rows)
     paper = published.load() if published_values is None else published_values
     return pd.DataFrame(
-        [_line(row, _published_value(row, paper), verdicts) for row in rows],
+        [_line(row, paper, verdicts) for row in rows],
         columns=["method", "subset", "metric", "images", "paper", "ours", "difference", "verdict"],
     )
 
@@ -64,13 +66,14 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
     """
     rows = list(rows)
     _one_edition(rows)
+    named = any(row.subset for row in rows)  # a statement about no test set has its images from another row
     return caption_of(
         faces=rows[0].faces,
         profile=rows[0].profile,
-        images={row.subset: row.images for row in rows if row.images},
+        images={row.subset: row.images for row in rows if row.images and (row.subset or not named)},
         seeds=max((row.seeds or 1 for row in rows), default=1),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
-        notes=tuple(dict.fromkeys(row.note for row in rows if row.note)),
+        notes=tuple(dict.fromkeys(note for row in rows for note in row.note.split("; ") if note)),
         title=title,
     )
 
@@ -102,6 +105,28 @@ def caption_of(
     if profile == "smoke":
         lines.insert(0, SMOKE_WARNING.upper())
     return ". ".join(line[0].upper() + line[1:].rstrip(".") for line in lines if line) + "."
+
+
+def figure_caption(
+    title: str,
+    *,
+    faces: str,
+    profile: str,
+    subset: str = "",
+    images: int | None = None,
+    seeds: int | None = None,
+    box_rule: str = "",
+) -> str:
+    """Caption of a figure: what it shows and what it was made from."""
+    parts = [
+        f"{title[0].upper()}{title[1:]}: {faces} faces",
+        f"profile {profile}",
+        f"{images:,} {subset} image{'s' * (images > 1)}".replace("  ", " ") if images else subset,
+        f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "",
+        f"boxes: {box_rule}" if box_rule else "",
+    ]
+    smoke = f"{SMOKE_WARNING.upper()}. " if profile == "smoke" else ""
+    return smoke + "; ".join(filter(None, parts)) + "."
 
 
 def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
@@ -146,21 +171,32 @@ class Table:
         self.data, self.caption = data, caption
 
     def _repr_html_(self) -> str:
-        return to_html(self.data, self.caption)
+        return f"<p>{escape(self.caption)}</p>" if self.data.empty else to_html(self.data, self.caption)
 
     def __str__(self) -> str:
-        return f"{self.caption}\n{self.data.to_string(index=False)}"
+        return self.caption if self.data.empty else f"{self.caption}\n{self.data.to_string(index=False)}"
 
     __repr__ = __str__
 
 
 def table(rows: Iterable[Row], verdicts: Iterable[Verdict] = (), title: str = "") -> Table:
-    """The comparison of rows with the paper, with its caption: what a notebook's last line returns."""
+    """The comparison of rows with the paper, with its caption: what a notebook's last line returns.
+
+    Without rows it says that the faces are not there.
+    """
     rows = list(rows)
+    if not rows:
+        return absent(title)
     return Table(compare(rows, verdicts), caption(rows, title))
 
 
-def verdict_table(verdicts: Sequence[Verdict], box_rule: str) -> Table:
+def absent(title: str = "") -> Table:
+    """In place of a table whose faces are not on this machine."""
+    where = "these faces are not on this machine; `replicate data check` says where to obtain them."
+    return Table(pd.DataFrame(), f"{title}: {where}" if title else where.capitalize())
+
+
+def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
     """Claims in words with both sides, the interval of their difference and the verdict.
 
     Parameters
@@ -170,23 +206,85 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str) -> Table:
     box_rule : str
         Where the starting boxes come from.
     """
+    if not verdicts:
+        return absent("Verdicts on the claims")
     lines = []
     for verdict in verdicts:
         claim = claims.get(verdict.claim)
-        sides = [number(side, "%") for side in (verdict.left, verdict.right)]
-        interval = f"{number(verdict.difference, '%')} [{number(verdict.ci_low, '%')}, {number(verdict.ci_high, '%')}]"
-        lines.append((claim.id, claim.statement, *sides, interval, verdict.verdict, verdict.note))
-    first = verdicts[0]
+        sides = ["–" if side is None else number(side, "%") for side in (verdict.left, verdict.right)]
+        lines.append(
+            (claim.id, claim.statement, *sides, _decisive(claim, verdict), verdict.verdict, verdict.note)
+        )
+    by_images: dict[int, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.images:
+            by_images.setdefault(verdict.images, []).append(verdict.claim)
+    several = len(by_images) > 1
     about = caption_of(
-        faces=first.faces,
-        profile=first.profile,
-        images={"test": first.images},
-        seeds=first.seeds or 1,
+        faces=verdicts[0].faces,
+        profile=verdicts[0].profile,
+        images={f"({', '.join(ids)})" if several else "test": count for count, ids in by_images.items()},
+        seeds=max(verdict.seeds or 1 for verdict in verdicts),
         box_rule=box_rule,
         title="Verdicts on the claims",
     )
     columns = ["claim", "statement", "left", "right", "difference", "verdict", "note"]
     return Table(pd.DataFrame(lines, columns=columns), about)
+
+
+def published_table(artefact: str, exclude: Iterable[str] = ()) -> Table:
+    """What an artefact prints of methods that are not run here, beside what others have published of the same ones.
+
+    Parameters
+    ----------
+    artefact : str
+        ``"DAN-T2"``.
+    exclude : iterable of str
+        Methods that are run here, as rows name them.
+
+    Returns
+    -------
+    Table
+        One line per method, metric and source, one column per test set; all in per cent. Lines of other publications than the paper come last.
+    """
+    found = published.load(paper_of(artefact))
+    found = found[(found["artefact"] == artefact) & found["source"].isin(("paper", "elsewhere"))]
+    found = found[~found["label"].isin(list(exclude))]
+    if found.empty:
+        raise ReplicateError(f"{artefact}: nothing is published of methods other than those excluded")
+    found = found.sort_values("source", key=lambda source: source == "elsewhere", kind="stable")
+    subsets = list(dict.fromkeys(found["subset"]))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for one in found.to_dict("records"):
+        where = one["place"] if one["source"] == "elsewhere" else f"the paper, {one['place']}"
+        key = one["label"], f"{one['metric']}, {one['normaliser']}", where
+        lines.setdefault(key, {})[one["subset"]] = _per_cent(one)
+    table = [
+        (*key[:2], *(cells.get(subset, "–") for subset in subsets), key[2]) for key, cells in lines.items()
+    ]
+    return Table(
+        pd.DataFrame(table, columns=["method", "metric", *subsets, "as published in"]),
+        f"As published, not run here ({artefact}): numbers in per cent of other models on the paper's photographs, without intervals.",
+    )
+
+
+def _per_cent(printed: Mapping) -> str:
+    """A published number in per cent, with the digits it was printed with; fractions get two."""
+    if printed["unit"] == "fraction":
+        return number(100 * printed["number"], "%")
+    return printed["value"] or "–"
+
+
+def _decisive(claim: Claim, verdict: Verdict) -> str:
+    """The difference with its interval, and the margin that decides on an equality."""
+    if verdict.ci_low is None:
+        return "–"
+    interval = f"[{number(verdict.ci_low, '%')}, {number(verdict.ci_high, '%')}]"
+    if verdict.difference is None:  # of a bound, the interval is the left side's
+        return interval
+    margin = claim.quantity().margin_at(verdict.right) if claim.direction == "equal" else None
+    text = f"{number(verdict.difference, '%')} {interval}"
+    return text if margin is None else f"{text}, margin ±{number(margin, '%')}"
 
 
 def number(value: float, unit: str) -> str:
@@ -206,14 +304,16 @@ def _one_edition(rows: Sequence[Row]) -> None:
         )
 
 
-def _line(row: Row, printed: float | None, verdicts: Sequence[Verdict]) -> dict[str, str]:
+def _line(row: Row, paper: pd.DataFrame, verdicts: Sequence[Verdict]) -> dict[str, str]:
+    printed = _published_value(row, paper)
     comparable = printed is not None and row.faces == "real"
+    paper_cell = _against_another(row, paper) if printed is None else number(printed, row.unit)
     return {
         "method": row.method,
         "subset": row.subset,
         "metric": row.metric if row.normaliser == NO_NORMALISER else f"{row.metric}, {row.normaliser}",
         "images": "" if row.images is None else f"{row.images:,}",
-        "paper": "–" if printed is None else number(printed, row.unit),
+        "paper": paper_cell,
         "ours": _ours(row),
         "difference": f"{row.value - printed:+.2f}" if comparable else "–",
         "verdict": "; ".join(f"{v.claim}: {v.verdict}" for v in verdicts if _concerns(v, row)) or "–",
@@ -230,17 +330,38 @@ def _ours(row: Row) -> str:
 
 
 def _published_value(row: Row, paper: pd.DataFrame) -> float | None:
-    """The one published number for a row, in its unit; None if there is none or more than one."""
+    """The one published number for a row, in its unit; None if there is none or if several differ."""
+    found = _published_of(row, paper)
+    found = found[found["metric"] == row.metric]
+    if found["number"].nunique() != 1:
+        return None
+    unit, value = found["unit"].iloc[0], float(found["number"].iloc[0])
+    return 100 * value if (unit, row.unit) == ("fraction", "%") else value
+
+
+def _published_of(row: Row, paper: pd.DataFrame) -> pd.DataFrame:
+    """Published numbers for a row's method, test set and normaliser, of any metric."""
     # statements about data sets name no method
     found = paper[paper["label"].isin([row.method, ""]) & paper["number"].notna()]
     for name in _MATCH:
         wanted = getattr(row, name)
         wanted = "" if wanted is None or wanted == NO_NORMALISER else str(wanted)
         found = found[found[name] == wanted]
-    if len(found) != 1:
-        return None
-    unit, value = found["unit"].iloc[0], float(found["number"].iloc[0])
-    return 100 * value if (unit, row.unit) == ("fraction", "%") else value
+    return found
+
+
+def _against_another(row: Row, paper: pd.DataFrame) -> str:
+    """The paper's change from another method than the row's, and from which: of "... vs SDM", its "... vs MDM"."""
+    metric, versus, _ = row.metric.partition(_VERSUS)
+    if not versus:
+        return "–"
+    found = _published_of(row, paper)
+    found = found[found["metric"].str.partition(_VERSUS)[0] == metric]
+    if found["number"].nunique() != 1:
+        return "–"
+    other = found["metric"].iloc[0].partition(_VERSUS)[2]
+    text = number(float(found["number"].iloc[0]), row.unit)
+    return f"{text} (vs {other})" if other else text
 
 
 def _concerns(verdict: Verdict, row: Row) -> bool:

@@ -8,6 +8,7 @@ side (half of it is asked for, because other faces and sizes change effects):
   (or if the paper prints no effect); ``direction holds`` if significant but smaller; ``not reproduced`` if
   significant the other way, or if the interval holds zero and excludes half of e; ``inconclusive`` if the
   interval holds both.
+  A claim without a printed effect may state a margin ("clearly worse"), which then takes the place of half of e.
 * ``equal``: ``reproduced`` if the interval lies inside the margin that is stated with the claim,
   ``not reproduced`` if it lies outside, ``inconclusive`` if it crosses the margin.
 * ``bound``: the same with the interval of the left side and two limits.
@@ -24,6 +25,7 @@ from replicate.metrics import (
     Comparison,
     Interval,
     Statistic,
+    against_number,
     auc,
     failure_percent,
     failures,
@@ -139,7 +141,53 @@ def judge_all(
     judge = partial(judge_paired, claim, left, right, faces=faces, profile=profile)
     if len(metrics) == 1:
         return judge(note=note)
-    return combine([judge(metric=metric) for metric in metrics], metrics, note)
+    return combine_quantities(claim, [(claim.quantity(m), judge(metric=m)) for m in metrics], note)
+
+
+def judge_against_number(
+    claim: Claim,
+    errors: np.ndarray,
+    number: float,
+    *,
+    statistic: Statistic,
+    faces: str,
+    profile: str,
+    quantity: Quantity | None = None,
+    number_is_left: bool = False,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim of which one side is a number without an interval.
+
+    Parameters
+    ----------
+    claim : Claim
+        What is claimed.
+    errors : (N,) or (S, N) array
+        Errors in per cent of N images, of S seeds, of the other side.
+    number : float
+        In the unit of the statistic.
+    statistic : callable
+        Of the errors, see `statistic_of`.
+    quantity : Quantity, optional
+        Which of the claim's; its first.
+    number_is_left : bool
+        Whether the number is the claim's left side.
+    """
+    errors = np.atleast_2d(errors)
+    comparison = against_number(errors, number, statistic)
+    if number_is_left:
+        c = comparison
+        comparison = Comparison(c.right, c.left, -c.difference, -c.high, -c.low, c.p_value)
+    return judge_comparison(
+        claim,
+        comparison,
+        faces=faces,
+        profile=profile,
+        quantity=quantity,
+        images=errors.shape[1],
+        seeds=len(errors),
+        note=note,
+    )
 
 
 def judge_comparison(
@@ -168,6 +216,8 @@ def judge_comparison(
     if claim.direction == "bound":
         raise ReplicateError(f"{claim.id} is about a range: use judge_interval")
     rule = _equality if claim.direction == "equal" else _order
+    remark = _small_but_there if claim.direction == "equal" else _clearly
+    note = "; ".join(filter(None, [note, remark(claim, quantity, comparison)]))
     return Verdict(
         claim=claim.id,
         faces=faces,
@@ -215,6 +265,17 @@ def judge_interval(
     )
 
 
+def combine_quantities(claim: Claim, judged: Sequence[tuple[Quantity, Verdict]], note: str = "") -> Verdict:
+    """One verdict of those on several quantities of a claim, each named by metric or condition and with its margin; see `combine`."""
+    several_metrics = len({quantity.metric for quantity, _ in judged}) > 1
+    names = []
+    for quantity, verdict in judged:
+        margin = quantity.margin_at(verdict.right) if claim.direction == "equal" else None
+        name = quantity.metric if several_metrics else quantity.at
+        names.append(name if margin is None else f"{name} (margin ±{margin:.3g})")
+    return combine([verdict for _, verdict in judged], names, note)
+
+
 def combine(verdicts: Sequence[Verdict], names: Sequence[str], note: str = "") -> Verdict:
     """One verdict of several on the same claim: the worst; its numbers are the first's, the note has all of them.
 
@@ -237,7 +298,7 @@ def _order(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
     sign = -1 if claim.direction == "lower" else 1
     low, high = sorted((sign * comparison.low, sign * comparison.high))
     significant = comparison.p_value < SIGNIFICANCE and not low <= 0 <= high
-    wanted = _half_effect(quantity, comparison, sign)
+    wanted = _least_effect(quantity, comparison, sign)
     if significant and sign * comparison.difference > 0:
         enough = wanted is None or sign * comparison.difference >= wanted
         return "reproduced" if enough else "direction holds"
@@ -246,20 +307,37 @@ def _order(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
     return "inconclusive"
 
 
-def _half_effect(quantity: Quantity, comparison: Comparison, sign: int) -> float | None:
-    """Half of the paper's relative effect on our right side; None without one, or if it contradicts the claim."""
+def _least_effect(quantity: Quantity, comparison: Comparison, sign: int) -> float | None:
+    """Half of the paper's relative effect on our right side, or the margin if it prints none; None if it contradicts the claim."""
     effect = quantity.effect
-    if effect is None or sign * effect <= 0:
-        return None
-    return sign * effect * abs(comparison.right) / 2
+    if effect is None:
+        return quantity.margin_at(comparison.right)
+    return sign * effect * abs(comparison.right) / 2 if sign * effect > 0 else None
+
+
+def _clearly(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    """What the note of an order claim says of the least difference that was asked for beforehand; otherwise nothing."""
+    least = quantity.margin_at(comparison.right) if quantity.effect is None else None
+    return "" if least is None else f"clearly: at least {least:.3g}"
 
 
 def _equality(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
-    margin = quantity.margin
-    if not {"absolute", "relative"} & margin.keys():
-        raise ReplicateError(f"{claim.id}: a claim of equality needs a margin in data/published/claims.yaml")
-    width = margin["absolute"] if "absolute" in margin else margin["relative"] * abs(comparison.right)
+    width = _margin(claim, quantity, comparison)
     return _inside(comparison.low, comparison.high, -width, width)
+
+
+def _small_but_there(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    """What an equality's note says of a difference that is significant but too small to count; otherwise nothing."""
+    low, high = comparison.low, comparison.high
+    small = _equality(claim, quantity, comparison) == "reproduced" and not low <= 0 <= high
+    return "significant, but inside the margin" if small else ""
+
+
+def _margin(claim: Claim, quantity: Quantity, comparison: Comparison) -> float:
+    width = quantity.margin_at(comparison.right)
+    if width is None:
+        raise ReplicateError(f"{claim.id}: a claim of equality needs a margin in data/published/claims.yaml")
+    return width
 
 
 def _inside(low: float, high: float, lower_limit: float, upper_limit: float) -> str:

@@ -103,6 +103,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "challenging": Split(135, 12, "challenging", real="ibug"),
             "full": Split(union=(("300w", "common"), ("300w", "challenging"))),
             "private": Split(600, 24, "private", real="private"),
+            "train+menpo": Split(union=(("300w", "train"), ("menpo", "train"))),  # DAN-Menpo, DAN §4
             # synthetic alone: faces of every condition, for training what is to meet photographs
             "wide": Split(12000, 64, "train"),
         },

@@ -6,29 +6,54 @@ the 112 x 112 input frame: (x, y), 0-based, pixel centres at integers.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from replicate import store, training
-from replicate.devices import choose_device, describe_device
-from replicate.faces.augment import Canvases, Samples, cut_canvases
+from replicate.errors import ReplicateError
+from replicate.faces.augment import Canvases, cut_canvases
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
 from replicate.faces.perturbations import Frame, NormalPerturbation
-from replicate.faces.sources import FaceSource
-from replicate.geometry import apply_transform, fit_similarity, invert, warp
-from replicate.networks import fold_batch_norm, widen
-from replicate.shapes import mean_shape
-from replicate.store import ModelKey, StoredModel
-from replicate.training import FitReport, Schedule
+from replicate.geometry import apply_transform, fit_affine, fit_similarity, invert, warp
+from replicate.networks import fold_batch_norm
+from replicate.training import Schedule
+from replicate.vocabulary import check_one_of
 
 VERSION = 2  # raise when a change here alters what a training gives
+TRANSFORMS = ("similarity", "affine", "none")
+LOSSES = ("normalised distance", "sum of squares")
+ORDERS = ("stage by stage", "end to end after stage 1", "end to end")
+
+
+@dataclass(frozen=True)
+class DANVariant:
+    """What an ablation changes; as it stands, the paper's method.
+
+    Raises
+    ------
+    ReplicateError
+        For a word that is none of `TRANSFORMS`, `LOSSES` or `ORDERS`.
+    """
+
+    heatmap: bool = True  # §3.3
+    feature_image: bool = True  # §3.4
+    transform: str = "similarity"  # §3.2
+    loss: str = "normalised distance"  # §3.5, Eq. 4
+    order: str = "stage by stage"  # §3.5
+
+    def __post_init__(self) -> None:
+        for name, words in (("transform", TRANSFORMS), ("loss", LOSSES), ("order", ORDERS)):
+            check_one_of(name, getattr(self, name), words)
+
+    @property
+    def channels(self) -> int:
+        """Images that enter a later stage."""
+        return 1 + self.heatmap + self.feature_image
 
 
 @dataclass(frozen=True)
@@ -54,6 +79,40 @@ class DANConfig:
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
     patience: int = 40  # our choice: 40 validations without a new best; §3.5 "until it stops improving"
     narrow: "DANConfig | None" = None  # our choice: a network to train first and to widen (`networks.widen`)
+    # our choice: a network trained first on generated faces of every condition, whose weights this one starts from
+    pretraining: "DANConfig | None" = None
+    variant: DANVariant = DANVariant()
+
+    def __post_init__(self) -> None:
+        if self.narrow and self.pretraining:
+            raise ReplicateError("narrow, pretraining: got both; expected one network at most to start from")
+        if self.narrow and self.narrow.validation_faces != self.validation_faces:
+            raise ReplicateError(
+                f"narrow: it validates on {self.narrow.validation_faces} faces and the network that grows from it on "
+                f"{self.validation_faces}; expected the same, or one trains on what the other validates on"
+            )
+        for before in filter(None, (self.narrow, self.pretraining)):
+            if before.variant.order != self.variant.order:
+                raise ReplicateError(
+                    f"order: got {self.variant.order!r} on top of a network trained {before.variant.order!r}; expected the same"
+                )
+
+    def changed(self, **changes: object) -> "DANConfig":
+        """The configuration with other values of its fields or of those of `DANVariant`; the same for what it grows from.
+
+        Raises
+        ------
+        ReplicateError
+            For a name that neither has.
+        """
+        of_variant, of_config = ([field.name for field in fields(kind)] for kind in (DANVariant, DANConfig))
+        for name in changes:
+            check_one_of("field", name, [*of_config, *of_variant])
+        own = {name: value for name, value in changes.items() if name in of_config}
+        inside = {name: value for name, value in changes.items() if name in of_variant}
+        origins = {name: getattr(self, name) for name in ("narrow", "pretraining")}
+        grown = {name: before.changed(**changes) for name, before in origins.items() if before}
+        return replace(self, **grown | own, variant=replace(self.variant, **inside))
 
     @property
     def frame(self) -> Frame:
@@ -68,48 +127,28 @@ class DANConfig:
         """Stages that the budget provides for."""
         return len(self.samples)
 
-    def schedule(self, stage: int) -> Schedule:
-        """Schedule of stage 1, 2, ..."""
-        return Schedule(
-            self.batch,
-            self.step_size,
-            self.samples[stage - 1],
-            self.decay,
-            self.validate_every,
-            self.patience,
-        )
+    def schedule(self, samples: int) -> Schedule:
+        """Schedule of a training step with a budget of so many samples."""
+        return Schedule(self.batch, self.step_size, samples, self.decay, self.validate_every, self.patience)
 
 
 # The `cpu` profile keeps the method and shrinks the work: fewer samples in smaller batches with a step that decays, and milder
 # perturbations (close to the error of the boxes at test), because a short training cannot cover wide ones. A full-width network
-# would see too few samples in that time, so most of them are seen at half width, at a quarter of the cost.
+# would see too few samples in that time, so most of them are seen at half width, at a quarter of the cost; for photographs, that
+# half-width network is trained on generated faces before it sees the first real one.
 _SHORT = dict(translation=0.08, rotation=20.0, scale=0.12, batch=32, decay=True, patience=1000)
-CONFIGS = {
-    ("smoke", "synthetic"): DANConfig(
-        width=4,
-        hidden=32,
-        samples=(384, 384, 384),
-        validation_faces=8,
-        validate_every=6,
-        sanity_gate=False,
-        **_SHORT,
-    ),
-    ("cpu", "synthetic"): DANConfig(
-        width=16, hidden=128, samples=(40_000, 24_000, 24_000), validate_every=100, **_SHORT
-    ),
-    ("cpu", "real"): DANConfig(
-        samples=(5_000, 4_000),  # two stages: a third would not fit the budget
-        validate_every=50,
-        **_SHORT | dict(step_size=3e-4),
-        narrow=DANConfig(width=32, samples=(64_000, 28_000), validate_every=100, **_SHORT),
-    ),
-    ("gpu", "synthetic"): DANConfig(),
-    ("gpu", "real"): DANConfig(),
-}
-CONFIGS["smoke", "real"] = CONFIGS["smoke", "synthetic"]
+_SMOKE = DANConfig(
+    width=4,
+    hidden=32,
+    samples=(384, 384, 384),
+    validation_faces=8,
+    validate_every=6,
+    sanity_gate=False,
+    **_SHORT,
+)
 # Trained on generated faces of every condition (`300w wide`), for photographs: two stages, twice the width, more samples.
 WIDE_CONFIGS = {
-    "smoke": CONFIGS["smoke", "synthetic"],
+    "smoke": _SMOKE,
     "cpu": DANConfig(
         width=32,
         hidden=128,
@@ -120,6 +159,29 @@ WIDE_CONFIGS = {
     ),
     "gpu": DANConfig(),
 }
+CONFIGS = {
+    ("smoke", "synthetic"): _SMOKE,
+    ("smoke", "real"): _SMOKE,
+    ("cpu", "synthetic"): DANConfig(
+        width=16, hidden=128, samples=(40_000, 24_000, 24_000), validate_every=100, **_SHORT
+    ),
+    ("cpu", "real"): DANConfig(
+        samples=(8_000, 6_000),  # two stages: a third would not fit the budget
+        validate_every=50,
+        **_SHORT | dict(step_size=3e-4),
+        narrow=DANConfig(
+            width=32,
+            samples=(96_000, 64_000),
+            validate_every=100,
+            **_SHORT | dict(step_size=5e-4),
+            pretraining=WIDE_CONFIGS["cpu"],
+        ),
+    ),
+    ("gpu", "synthetic"): DANConfig(),
+    ("gpu", "real"): DANConfig(),
+}
+# Ablations train a small network several times over, on faces of either kind.
+ABLATION_CONFIGS = {profile: CONFIGS[profile, "synthetic"] for profile in ("smoke", "cpu", "gpu")}
 
 
 # §3.1 Feed-forward neural network -----------------------------------------------------------------------------------------------
@@ -182,11 +244,26 @@ def landmark_heatmap(shape: Tensor, size: int, radius: float) -> Tensor:
     """
     axis = torch.arange(size, dtype=shape.dtype, device=shape.device)
     squared = (axis - shape[..., None]).square()  # (N, L, 2, size): squared distances are sums over x and y
-    nearest = torch.full((len(shape), size, size), torch.inf, dtype=shape.dtype, device=shape.device)
-    for landmark in squared.unbind(1):  # one landmark of all faces at a time: less memory than all at once
-        nearest = torch.minimum(nearest, landmark[:, 1, :, None] + landmark[:, 0, None, :])
+    nearest = _nearest(squared)
     distance = (nearest + 1e-12).sqrt()  # keeps the gradient finite on a landmark
     return torch.where(nearest <= radius**2, 1 / (1 + distance), 0)[:, None]
+
+
+def _nearest(squared: Tensor) -> Tensor:
+    """Smallest sum over x and y of the squared distances (N, L, 2, size) to any landmark, at each pixel: (N, size, size)."""
+    with torch.no_grad():
+        # one landmark of all faces at a time: less memory than all at once
+        distances = (landmark[:, 1, :, None] + landmark[:, 0, None, :] for landmark in squared.unbind(1))
+        nearest = next(distances)
+        which = torch.zeros_like(nearest, dtype=torch.long) if squared.requires_grad else None
+        for number, distance in enumerate(distances, start=1):
+            if which is not None:
+                which.masked_fill_(distance < nearest, number)
+            torch.minimum(nearest, distance, out=nearest)
+    if which is None:
+        return nearest
+    x, y = squared.unbind(2)  # end-to-end training: only the nearest landmark of a pixel has a gradient
+    return x.gather(1, which) + y.mT.gather(2, which)
 
 
 class Connection(nn.Module):
@@ -195,10 +272,12 @@ class Connection(nn.Module):
     def __init__(self, config: DANConfig) -> None:
         super().__init__()
         self.size, self.radius, self.side = config.input_size, config.heatmap_radius, config.feature_side
-        self.feature = nn.Linear(config.hidden, self.side**2)  # §3.4
-        nn.init.xavier_uniform_(self.feature.weight, gain=nn.init.calculate_gain("relu"))
-        nn.init.zeros_(self.feature.bias)
-        self.norm = nn.BatchNorm2d(3)  # official code
+        self.variant = config.variant
+        if self.variant.feature_image:
+            self.feature = nn.Linear(config.hidden, self.side**2)  # §3.4
+            nn.init.xavier_uniform_(self.feature.weight, gain=nn.init.calculate_gain("relu"))
+            nn.init.zeros_(self.feature.bias)
+        self.norm = nn.BatchNorm2d(self.variant.channels)  # official code
 
     def forward(
         self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor
@@ -219,26 +298,33 @@ class Connection(nn.Module):
         Returns
         -------
         Tensor, Tensor
-            (N, 3, 112, 112): T(I), H, F; and the transform T_{t+1} (N, 2, 3).
+            (N, 3, 112, 112): T(I), H, F, or as many of them as the variant has; and the transform T_{t+1} (N, 2, 3).
         """
-        image_in_pose, heatmap, feature, transform = self.parts(image, shape, hidden, canonical)
-        return self.norm(torch.cat([image_in_pose, heatmap, feature], 1)), transform
+        images, transform = self.parts(image, shape, hidden, canonical)
+        return self.norm(torch.cat(list(images.values()), 1)), transform
 
     def parts(
         self, image: Tensor, shape: Tensor, hidden: Tensor, canonical: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """T_{t+1}(I), H_{t+1}, F_{t+1} (each (N, 1, 112, 112)) and T_{t+1} (N, 2, 3): the columns of Fig. 3."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The columns of Fig. 3: ``image``, ``heatmap`` and ``feature image``, each (N, 1, 112, 112), and T_{t+1} (N, 2, 3)."""
         with torch.autocast(image.device.type, enabled=False):  # geometry needs full precision
-            transform = fit_similarity(shape, canonical.expand_as(shape))
-            image_in_pose = warp(image, transform, (self.size, self.size))
-            heatmap = landmark_heatmap(apply_transform(transform, shape), self.size, self.radius)
-        feature = functional.relu(self.feature(hidden)).unflatten(1, (1, self.side, self.side))
-        return (
-            image_in_pose,
-            heatmap,
-            functional.interpolate(feature.float(), size=self.size, mode="nearest"),
-            transform,
-        )
+            transform = self.to_canonical(shape, canonical)
+            moved = self.variant.transform != "none"
+            images = {"image": warp(image, transform, (self.size, self.size)) if moved else image}
+            if self.variant.heatmap:
+                in_pose = apply_transform(transform, shape)
+                images["heatmap"] = landmark_heatmap(in_pose, self.size, self.radius)
+        if self.variant.feature_image:
+            feature = functional.relu(self.feature(hidden)).unflatten(1, (1, self.side, self.side))
+            images["feature image"] = functional.interpolate(feature.float(), size=self.size, mode="nearest")
+        return images, transform
+
+    def to_canonical(self, shape: Tensor, canonical: Tensor) -> Tensor:
+        """§3.2: T_{t+1} (N, 2, 3), the member of the variant's family of transforms by which S_t comes closest to S_0."""
+        if self.variant.transform == "none":
+            return shape.new_tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(shape), 2, 3)
+        fit = fit_affine if self.variant.transform == "affine" else fit_similarity
+        return fit(shape, canonical.expand_as(shape))
 
 
 class DAN(nn.Module):
@@ -250,7 +336,8 @@ class DAN(nn.Module):
         """`canonical` (L, 2) is S_0; `pixel_mean` and `pixel_std` (112, 112) standardise the input, as in the official code."""
         super().__init__()
         self.config = config
-        self.stages = nn.ModuleList(Stage(1 if t == 0 else 3, len(canonical), config) for t in range(stages))
+        entering = [1] + [config.variant.channels] * (stages - 1)
+        self.stages = nn.ModuleList(Stage(channels, len(canonical), config) for channels in entering)
         self.connections = nn.ModuleList(Connection(config) for _ in range(stages - 1))
         self.register_buffer("canonical", canonical.clone())
         self.register_buffer("pixel_mean", pixel_mean.clone())
@@ -271,14 +358,15 @@ class DAN(nn.Module):
         return shapes
 
     def train(self, mode: bool = True) -> "DAN":
-        """Earlier stages are frozen while a later one trains: they stay in evaluation mode."""
+        """Earlier stages are frozen while a later one trains: parts without a gradient stay in evaluation mode."""
         super().train(mode)
-        for part in (*self.stages[:-1], *self.connections[:-1]):
-            part.eval()
+        for part in (*self.stages, *self.connections):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
         return self
 
 
-# §3.5 Training ------------------------------------------------------------------------------------------------------------------
+# §3.5 Training: the losses; the procedure is in `dan_training` ---------------------------------------------------------------------
 
 
 def normalised_distance(shape: Tensor, true: Tensor, markup_name: str) -> Tensor:
@@ -288,147 +376,16 @@ def normalised_distance(shape: Tensor, true: Tensor, markup_name: str) -> Tensor
     return (shape - true).norm(dim=-1).mean(-1) / (left - right).norm(dim=-1)
 
 
-def keys(config: DANConfig, stages: int, source: FaceSource, profile: str, seed: int) -> list[ModelKey]:
-    """What names each stage in the model store: its own budget and all that came before, but nothing of later stages."""
-    found: list[ModelKey] = []
-    for stage in range(1, stages + 1):
-        described = asdict(config) | {"stage": stage, "samples": config.samples[stage - 1]}
-        if config.narrow:
-            described["narrow"] = keys(config.narrow, stage, source, profile, seed)[-1].hash
-        parent = found[-1].hash if found else ""
-        found.append(
-            ModelKey(f"dan-stage{stage}", described, source.fingerprint, profile, seed, VERSION, parent)
-        )
-    return found
+def sum_of_squares(shape: Tensor, true: Tensor, extent: float) -> Tensor:
+    """What §3.5 says others minimise: the sum of squared errors of the points (N, L, 2), in units of `extent`; (N,)."""
+    return ((shape - true) / extent).square().sum((-2, -1))
 
 
-def obtain(
-    config: DANConfig,
-    stages: int,
-    source: FaceSource,
-    profile: str,
-    seed: int,
-    *,
-    device: str = "auto",
-    fresh: bool = False,
-) -> tuple[DAN, list[StoredModel]]:
-    """A trained DAN from the model store; stages that are absent are trained one after the other (§3.5).
-
-    Parameters
-    ----------
-    source : FaceSource
-        The training faces, loaded only if a stage must be trained.
-    device : str
-        `auto`, `cpu`, `cuda`, ...: where to train, and where the returned network is.
-    fresh : bool
-        Train all stages again.
-
-    Returns
-    -------
-    DAN, list of StoredModel
-        The network in evaluation mode, and the stored model of each stage.
-    """
-    models: list[StoredModel] = []
-    if config.narrow and fresh:
-        obtain(config.narrow, stages, source, profile, seed, device=device, fresh=True)
-    for stage, key in enumerate(keys(config, stages, source, profile, seed), start=1):
-
-        def train(checkpoint: Path, stage: int = stage) -> tuple[dict[str, Tensor], FitReport, str]:
-            if not config.narrow:
-                return _train_stage(config, stage, models, None, source.load(), seed, checkpoint, device)
-            narrow = obtain(config.narrow, stage, source, profile, seed, device=device)[1][-1]
-            tensors, report, trained_on = _train_stage(
-                config, stage, models, narrow.tensors, source.load(), seed, checkpoint, device
-            )
-            report.seconds += narrow.report.seconds
-            return tensors, report, trained_on
-
-        models.append(store.get(key, train, parent=models[-1] if models else None, fresh=fresh))
-    return assemble(config, models).eval().to(choose_device(device)), models
-
-
-def training_seconds(models: list[StoredModel]) -> list[float]:
-    """What it took to train the network up to each stage, the narrower networks that they grew from included."""
-    return np.cumsum([model.report.seconds for model in models]).tolist()
-
-
-def assemble(config: DANConfig, models: list[StoredModel], stages: int | None = None) -> DAN:
-    """The network that stored stages make up; further stages, up to `stages`, are new."""
-    first = models[0].tensors
-    network = DAN(config, stages or len(models), first["canonical"], first["pixel_mean"], first["pixel_std"])
-    state = {name: value for model in models for name, value in model.tensors.items()}
-    network.load_state_dict(state, strict=stages is None)
-    return network.to(memory_format=torch.channels_last)
-
-
-def _train_stage(
-    config: DANConfig,
-    stage: int,
-    models: list[StoredModel],
-    narrow: dict[str, Tensor] | None,
-    faces: FaceSet,
-    seed: int,
-    checkpoint: Path,
-    device: str = "cpu",
-) -> tuple[dict[str, Tensor], FitReport, str]:
-    """Train the connection to and the network of one stage on top of finished ones, from a narrower stage's weights if given."""
-    where = choose_device(device)
-    torch.manual_seed(seed * 1_000 + stage)
-    held_out = np.zeros(len(faces), bool)
-    # §4: a random subset of 100 training faces
-    held_out[np.random.default_rng(seed).permutation(len(faces))[: config.validation_faces]] = True
-    mean = mean_shape(torch.as_tensor(faces.points[~held_out], dtype=torch.float32))
-    stream = 20 * seed + 2 * stage + bool(narrow)  # a widened network sees other samples than the narrow one
-    samples = Samples(
-        faces.subset(~held_out), mean, config.frame, config.perturbation, config.batch, stream, where
-    )
-    if models:
-        network = assemble(config, models, stage)
-    else:
-        network = DAN(config, 1, config.frame.canonical(mean), *_pixel_statistics(samples))
-    if narrow:
-        network.load_state_dict(widen(narrow, network.state_dict(), seed * 10 + stage), strict=False)
-    network.to(where, memory_format=torch.channels_last)
-    own = (f"stages.{stage - 1}.", f"connections.{stage - 2}.") + (() if models else ("canonical", "pixel_"))
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(own))
-
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        crops, true = batch
-        return normalised_distance(network(crops)[-1], true, faces.markup).mean()
-
-    validation = faces.subset(held_out)
-    canvases = cut_canvases(validation.images, validation.boxes, mean, config.frame)
-    true = torch.as_tensor(validation.points, dtype=torch.float32)
-
-    def validate() -> float:
-        shapes = predict(network.eval(), canvases)[-1]
-        return 100 * normalised_distance(shapes, true, faces.markup).mean().item()
-
-    start = apply_transform(invert(canvases.from_image), network.canonical.cpu().expand_as(true))
-    gate = 100 * normalised_distance(start, true, faces.markup).mean().item() if config.sanity_gate else None
-    label = f"DAN stage {stage}, {faces.faces} {faces.protocol}, seed {seed}"
-    schedule = config.schedule(stage)
-    report = training.fit(
-        network,
-        samples,
-        loss,
-        validate,
-        schedule,
-        seed=seed,
-        checkpoint=checkpoint,
-        label=label,
-        must_beat=gate,
-    )
-    tensors = {name: value for name, value in network.state_dict().items() if name.startswith(own)}
-    return tensors, report, describe_device(where)
-
-
-def _pixel_statistics(samples: Samples, steps: int = 32) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each pixel over augmented crops: two (112, 112)."""
-    crops = torch.cat([samples(step)[0] for step in range(steps)])[:, 0].cpu()
-    std = crops.std(0).clamp_min(0.01)  # a pixel that never changes must not be divided by zero
-    return crops.mean(0), std
+def loss_of(config: DANConfig, markup_name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that a configuration asks for: from shapes and true shapes, (N, L, 2) in frame pixels, to (N,)."""
+    if config.variant.loss == "sum of squares":
+        return lambda shape, true: sum_of_squares(shape, true, config.shape_extent)
+    return lambda shape, true: normalised_distance(shape, true, markup_name)
 
 
 # Inference ----------------------------------------------------------------------------------------------------------------------

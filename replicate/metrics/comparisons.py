@@ -97,14 +97,39 @@ def paired_bootstrap(
             f"left, right: got errors of {left.shape[1]} and {right.shape[1]} images; expected the same"
         )
     differences = np.subtract(*_resampled([left, right], statistic, resamples, seed))
-    tails = (np.count_nonzero(differences <= 0) + 1, np.count_nonzero(differences >= 0) + 1)
     values = _value(left, statistic), _value(right, statistic)
     return Comparison(
         *values,
         values[0] - values[1],
         *np.percentile(differences, (2.5, 97.5)).tolist(),
-        min(1.0, 2 * min(tails) / (resamples + 1)),
+        _two_sided(differences),
     )
+
+
+def against_number(
+    errors: np.ndarray, number: float, statistic: Statistic = np.mean, resamples: int = 2000, seed: int = 0
+) -> Comparison:
+    """Compare a statistic with a number that has no interval, such as one printed in a paper.
+
+    Parameters
+    ----------
+    errors : (N,) or (S, N) array
+        Errors of the left side.
+    number : float
+        The right side.
+    statistic, resamples, seed
+        See `bootstrap_statistic`.
+
+    Returns
+    -------
+    Comparison
+        Its interval holds the uncertainty of the left side alone; for ``p_value`` see `paired_bootstrap`.
+    """
+    errors = _by_seed(errors)
+    differences = _resampled([errors], statistic, resamples, seed)[0] - number
+    value = _value(errors, statistic)
+    low, high = np.percentile(differences, (2.5, 97.5)).tolist()
+    return Comparison(value, number, value - number, low, high, _two_sided(differences))
 
 
 def relative_change(
@@ -173,6 +198,12 @@ def mcnemar(left_fails: np.ndarray, right_fails: np.ndarray) -> float:
     only_left = np.count_nonzero(left_fails & ~right_fails)
     only_one = np.count_nonzero(left_fails ^ right_fails)
     return float(binomtest(only_left, only_one, 0.5).pvalue) if only_one else 1.0
+
+
+def _two_sided(differences: np.ndarray) -> float:
+    """Two-sided p-value of resampled differences: twice the share on the far side of zero."""
+    tails = (np.count_nonzero(differences <= 0) + 1, np.count_nonzero(differences >= 0) + 1)
+    return min(1.0, 2 * min(tails) / (len(differences) + 1))
 
 
 def _value(errors: np.ndarray, statistic: Statistic) -> float:

@@ -14,12 +14,16 @@ from replicate.faces.boxes import TIGHT
 from replicate.faces.faceset import FaceSet, concatenate
 from replicate.faces.sources import FaceSource
 from replicate.metrics import auc, failure_rate, mcnemar, nme
+from replicate.training import FitReport
 
 REAL_LOAD = FaceSource.load  # the tests replace it
 
 COUNTS = {"common": 20, "challenging": 12, "private": 30}
 MODELS = ("one-stage", "two-stages")
-SECONDS = (10.0, 25.0)
+REPORTS = (
+    FitReport(seconds=10.0),
+    FitReport(seconds=25.04, steps=200, samples=6400, history=[(100, 7.12345), (200, 6.0)]),
+)
 
 
 def make_faces(split, kind="synthetic"):
@@ -65,7 +69,7 @@ class Predictor:
 
     def obtain(self):
         self.trained += 1
-        return Trained(self.predict, SECONDS, FaceSource("300w", "train", "synthetic", "cpu"))
+        return Trained(self.predict, REPORTS, FaceSource("300w", "train", "synthetic", "cpu"))
 
     def predict(self, faces):
         self.asked.append(faces.split)
@@ -111,7 +115,8 @@ def test_errors_are_those_of_each_model_by_every_normaliser():
             np.testing.assert_allclose(
                 errors, nme(shapes, true.points, normaliser=normaliser, markup="ibug68")
             )
-    assert runs[0].provenance["training_seconds"] == 10 and runs[1].provenance["training_seconds"] == 25
+    assert [run.provenance["training_seconds"] for run in runs] == [10, 25]
+    assert [run.provenance.get("validation") for run in runs] == [None, [[3200, 7.123], [6400, 6.0]]]
     assert (
         runs[0].provenance["faces_sha256"] == true.sha256
         and runs[0].provenance["box_rule"] == "boxes of the test"
@@ -173,6 +178,17 @@ def test_landmarks_of_real_people_are_not_kept(kind, kept):
     assert all((run.points is not None) == kept for run in made)
     read = [predictions.read(path) for path in stored(run)]
     assert len(read) == 2 and all((one.points is not None) == kept for one in read)
+
+
+def test_points_are_left_out_where_errors_are_enough_and_made_when_they_are_wanted():
+    predictor, run = Predictor(), experiment()
+    (first, _) = run.test(MODELS, run.source("300w", "common"), predictor.obtain, points=False)
+    assert first.points is None and all(predictions.read(path).points is None for path in stored(run))
+    assert test_split(experiment(), "common", predictor)[0].points.shape == (20, 68, 2)
+    written = [path.read_bytes() for path in stored(run)]
+    again = experiment().test(MODELS, run.source("300w", "common"), predictor.obtain, points=False)
+    assert again[0].points is not None and [path.read_bytes() for path in stored(run)] == written
+    assert predictor.asked == ["common", "common"]
 
 
 def test_kinds_of_faces_do_not_share_predictions():
@@ -285,6 +301,46 @@ def test_recording_again_touches_no_file():
     assert (path.read_bytes(), path.stat().st_mtime_ns) == written and len(json.loads(path.read_text())) == 5
 
 
+def test_a_change_names_the_method_before_and_its_normaliser_decides():
+    run = experiment()
+    before, after = test_split(run, "private")
+    made = run.change_rows(
+        "DAN-S4", "DAN", run.source("300w", "private"), [after], [before],
+        against="SDM", normaliser="inter-pupil",
+    )  # fmt: skip
+    a, b = after.errors["inter-pupil"], before.errors["inter-pupil"]
+    assert made[0].metric == "mean-error reduction vs SDM"
+    assert made[0].value == pytest.approx(100 * (b.mean() - a.mean()) / b.mean(), rel=1e-4)
+
+
+def test_a_change_from_a_printed_number_moves_with_our_interval_alone():
+    run = experiment(faces="real")
+    runs = test_split(run, "private")[1:]
+    about = dict(against="MDM", printed_in="DAN-T4", metric="failure rate 0.08, inter-ocular")
+    row = run.published_change_row("DAN-S2", "DAN", run.source("300w", "private"), runs, **about)
+    (rate,) = (
+        row
+        for row in run.error_rows("DAN-T4", "DAN", run.source("300w", "private"), runs)
+        if row.metric == "failure rate 0.08"
+    )
+    assert (row.metric, row.unit, row.points) == ("failure-rate reduction vs MDM", "% relative", None)
+    assert row.value == pytest.approx(100 * (6.8 - rate.value) / 6.8, rel=1e-4)
+    assert row.ci_low == pytest.approx(100 * (6.8 - rate.ci_high) / 6.8, rel=1e-4)
+    assert row.note.endswith("MDM by its published number, without interval")
+    synthetic = experiment()
+    with pytest.raises(ReplicateError, match="MDM: its published numbers are of photographs"):
+        synthetic.published_change_row("DAN-S2", "DAN", synthetic.source("300w", "private"), runs, **about)
+
+
+def test_failures_are_counted_on_average_over_seeds():
+    run = experiment()
+    runs = test_split(run, "private", Predictor(4.0, 5.0))
+    row = run.failure_count_row("DAN-F4", "DAN", run.source("300w", "private"), runs)
+    counts = [(one.errors["inter-ocular"] > 8).sum() for one in runs]
+    assert row.value == np.mean(counts) and counts[0] != counts[1]
+    assert row.ci_low < row.value < row.ci_high and (row.unit, row.seeds, row.points) == ("count", 2, None)
+
+
 # Verdicts and figures
 
 
@@ -305,6 +361,25 @@ def test_sides_on_different_faces_are_not_compared():
     common, private = test_split(run, "common"), test_split(run, "private")
     with pytest.raises(ReplicateError, match="images of 20 and 30|20 and 30 images"):
         run.judge("DAN-C1", common[:1], private[:1])
+
+
+def test_claims_against_printed_numbers_are_recorded_on_real_faces_only():
+    synthetic, real = experiment(), experiment(faces="real")
+    for run, expected in ((synthetic, "not testable"), (real, "reproduced")):
+        runs = test_split(run, "challenging", Predictor(0.3, 0.2))
+        assert run.judge_published("DAN-C7", {"challenging": runs[:1]}, "RAR").verdict == expected
+    assert [one.claim for one in claims.recorded("dan", ["cpu"])] == ["DAN-C7"]
+    assert synthetic.judge_failures("DAN-C17", test_split(synthetic, "challenging")).verdict == "not testable"
+    judged = real.judge_failures("DAN-C17", test_split(real, "challenging", Predictor(0.3, 0.2)))
+    assert (judged.left, judged.right, judged.verdict) == (0, 7, "not reproduced")
+
+
+def test_a_claim_on_several_test_sets_is_recorded_once():
+    run = experiment()
+    before, after = ({s: [test_split(run, s)[i]] for s in ("full", "challenging", "private")} for i in (0, 1))
+    verdict = run.judge_on("DAN-C9", after, before)
+    assert claims.recorded("dan", ["cpu"]) == [verdict] and verdict.images == 32
+    assert all(f"{subset}: -" in verdict.note for subset in ("full", "challenging", "private"))
 
 
 def test_a_figure_is_put_on_record_with_its_alternative_text():

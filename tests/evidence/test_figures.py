@@ -85,3 +85,22 @@ def test_figures_are_small():
     buffer = io.BytesIO()
     figures.ced_plot({"one": make_errors(), "two": make_errors(0.8)}, 8.0, "inter-ocular").savefig(buffer)
     assert buffer.tell() < 100_000
+
+
+def test_a_shown_figure_carries_its_label_as_alternative_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "get_ipython", lambda: object())
+    monkeypatch.setattr(figures, "display", lambda value, **more: shown.append((value, more)))
+    figure = plt.figure()
+    figure.set_label("A line.")
+    figures.show(figure, "Errors <here>")
+    assert (
+        shown[0][0].data == '<figure class="evidence"><figcaption>Errors &lt;here&gt;</figcaption></figure>'
+    )
+    assert shown[1] == (figure, {"metadata": {"image/png": {"alt": "A line."}}})
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_outside_of_a_notebook_nothing_is_shown(capsys):
+    figures.show(plt.figure(), "caption")
+    assert capsys.readouterr().out == ""

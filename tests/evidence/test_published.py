@@ -106,6 +106,13 @@ def test_full_set_of_every_dan_row_is_the_mean_of_its_two_parts():
     assert len(cells) == 13 and (abs(pooled - cells["full"]) < 0.012).all()
 
 
+def test_a_number_is_found_among_several_artefacts():
+    where = dict(label="MDM", subset="full", metric="failure rate 0.08")
+    assert published.value(["DAN-T3", "DAN-S3"], **where) == 4.21
+    with pytest.raises(ReplicateError, match="DAN-T2, DAN-S3: 0 published values fit"):
+        published.value(["DAN-T2", "DAN-S3"], **where)
+
+
 def test_an_ambiguous_or_unknown_question_is_refused():
     with pytest.raises(ReplicateError, match="3 published values fit"):
         published.value("DAN-T5", metric="mean error")

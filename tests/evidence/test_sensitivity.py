@@ -10,11 +10,24 @@ import torch
 from toy_faces import MEAN, toy_faces
 
 from replicate.errors import ReplicateError
-from replicate.evidence import figures
-from replicate.evidence.sensitivity import Sensitivity, sensitivity, sensitivity_plot
-from replicate.faces.boxes import BoxRule
-from replicate.metrics import bootstrap_mean, normalising_distance
+from replicate.evidence import claims, figures
+from replicate.evidence.experiment import Experiment, Trained
+from replicate.evidence.sensitivity import (
+    ERROR_SLOPE,
+    FAILURE_SLOPE,
+    NoisyBoxes,
+    Sensitivity,
+    judge_slopes,
+    sensitivity,
+    sensitivity_plot,
+    sensitivity_rows,
+    sensitivity_table,
+)
+from replicate.faces.boxes import TIGHT, BoxRule
+from replicate.faces.sources import FaceSource
+from replicate.metrics import bootstrap_mean, failure_rate, nme, normalising_distance
 from replicate.shapes import fit_in_boxes
+from replicate.training import FitReport
 
 LEVELS = (0.0, 0.1, 0.2, 0.4)
 
@@ -46,7 +59,7 @@ def test_the_error_of_a_method_that_follows_its_box_is_that_of_the_box():
     found = sensitivity(follows_the_centre, faces, BoxRule(), LEVELS, normaliser="inter-ocular")
     assert found.errors.shape == (4, 400) and found.errors[0].max() < 1e-4
     distance = normalising_distance(faces.points, "inter-ocular", "ibug68")
-    for level, interval in zip(LEVELS[1:], found.intervals[1:], strict=True):
+    for level, interval in zip(LEVELS[1:], found.intervals()[1:], strict=True):
         expected = (100 * level * 60 * math.sqrt(math.pi / 2) / distance).mean()
         assert interval.low < expected < interval.high
 
@@ -69,7 +82,7 @@ def test_the_mean_shape_suffers_from_position_and_size():
         return fit_in_boxes(MEAN, torch.as_tensor(faces.boxes)).numpy()
 
     found = sensitivity(mean_shape, toy_faces(), BoxRule(), LEVELS, normaliser="face")
-    means = [interval.value for interval in found.intervals]
+    means = [interval.value for interval in found.intervals()]
     assert means[0] < 0.01 and means == sorted(means)
     follower = sensitivity(follows_the_centre, toy_faces(), BoxRule(), LEVELS, normaliser="face")
     assert found.errors[3].mean() > follower.errors[3].mean()
@@ -96,6 +109,128 @@ def test_the_predictor_sees_boxes_by_the_rule_and_points_that_are_unknown_do_not
 def test_levels_must_ascend_from_zero_on(levels):
     with pytest.raises(ReplicateError, match="levels: got .* expected ascending"):
         sensitivity(follows_the_centre, toy_faces(), BoxRule(), levels, normaliser="inter-ocular")
+
+
+# Slopes
+
+
+def test_slopes_are_those_of_the_line_that_the_errors_follow():
+    rise = np.array([0.5, 2.0, 0.0])  # per cent of error per 1 % of noise
+    levels = np.array([0.0, 0.05, 0.2])
+    errors = 3 + 100 * levels[:, None] * rise
+    np.testing.assert_allclose(Sensitivity(levels, errors, "inter-ocular").error_slopes, rise, atol=1e-12)
+    by_seed = np.stack([errors, 2 * errors], 1)  # (K, S, N)
+    np.testing.assert_allclose(
+        Sensitivity(levels, by_seed, "inter-ocular").error_slopes, [rise, 2 * rise], atol=1e-12
+    )
+
+
+def test_the_mean_slope_of_the_failures_is_the_slope_of_the_failure_rate():
+    rng = np.random.default_rng(0)
+    levels = np.array([0.0, 0.05, 0.1, 0.2])
+    errors = rng.gamma(4, 1, (4, 2, 50)) + 30 * levels[:, None, None]
+    rates = [failure_rate(at, 8.0).percent for at in errors]
+    slopes = Sensitivity(levels, errors, "inter-ocular").failure_slopes
+    assert slopes.shape == (2, 50) and rates[-1] > rates[0]
+    assert slopes.mean() == pytest.approx(np.polyfit(100 * levels, rates, 1)[0])
+
+
+def test_one_level_has_no_slope():
+    with pytest.raises(ReplicateError, match="a slope needs at least two"):
+        _ = Sensitivity(np.array([0.1]), np.ones((1, 5)), "inter-ocular").error_slopes
+
+
+# Predictions on record
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """An experiment whose faces are toys."""
+    monkeypatch.setattr(FaceSource, "load", lambda source: replace(squared_faces(30), split=source.split))
+    return Experiment("dan", "cpu", "synthetic", device="cpu")
+
+
+def recorded(run, source, levels, asked=None):
+    """Predictions of a method that follows the centre of its box, by level."""
+
+    def predict(faces):
+        if asked is not None:
+            asked.append(faces)
+        return [follows_the_centre(faces)]
+
+    report = FitReport(seconds=1.0)
+    trained = Trained(predict, [report], FaceSource("300w", "train", "synthetic", "cpu"))
+    tested = (run.test(["follower"], NoisyBoxes(source, level), lambda: trained, False) for level in levels)
+    return dict(zip(levels, tested, strict=True))
+
+
+def test_each_level_is_predicted_once_and_recorded_with_errors_alone(run, places):
+    asked, source = [], run.source("300w", "challenging")
+    runs = recorded(run, source, LEVELS, asked)
+    for level, faces in zip(LEVELS, asked, strict=True):
+        rule = TIGHT.with_noise(level, level)
+        np.testing.assert_array_equal(faces.boxes, rule.boxes(faces.points, faces.names))
+        made = runs[level][0]
+        expected = nme(
+            follows_the_centre(faces), faces.points, normaliser="inter-ocular", markup=faces.markup
+        )
+        np.testing.assert_allclose(made.errors["inter-ocular"], expected)
+        assert made.points is None and made.provenance["box_rule"] == rule.text
+    assert len(asked) == 4 and recorded(run, source, LEVELS, asked)[0.2][0].names == faces.names
+    assert len(asked) == 4  # the second time they come from the record
+    stored = sorted(path.name for path in places.rglob("*.npz"))
+    assert [name.split(".300w-")[1].rsplit("-", 1)[0] for name in stored] == [
+        f"challenging@{level:g}-synthetic" for level in LEVELS
+    ]
+
+
+def test_the_parts_of_a_union_and_the_levels_have_fingerprints_of_their_own():
+    full = NoisyBoxes(FaceSource("300w", "full", "synthetic", "smoke"), 0.1)
+    assert [part.split for part in full.parts] == ["common@0.1", "challenging@0.1"]
+    assert full.protocol == "300w" and full.split == "full@0.1"
+    prints = {NoisyBoxes(full.source, level).fingerprint for level in LEVELS}
+    assert len(prints | {part.fingerprint for part in full.parts}) == len(LEVELS) + 2
+    assert full.fingerprint == NoisyBoxes(full.source, 0.1).fingerprint
+
+
+def test_rows_say_error_and_failures_at_each_level_and_their_slopes(run):
+    source = run.source("300w", "challenging")
+    runs = recorded(run, source, LEVELS)
+    rows = {row.metric: row for row in sensitivity_rows(run, "DAN-S17", "DAN", source, runs)}
+    curve = Sensitivity.of(runs)
+    assert curve.errors.shape == (4, 1, 30) and len(rows) == 2 * 4 + 2
+    worst = rows["failure rate 0.08, box noise 40 %"]
+    assert worst.value == pytest.approx(failure_rate(curve.errors[3], 8.0).percent, rel=1e-4)
+    assert worst.count == failure_rate(curve.errors[3], 8.0).count > 0
+    assert rows["mean error, box noise 10 %"].value == pytest.approx(curve.errors[1].mean(), rel=1e-4)
+    # the error of a box is proportional to the noise
+    slope = curve.errors[3].mean() / 40
+    assert rows[ERROR_SLOPE].value == pytest.approx(slope, rel=1e-3)
+    assert rows[FAILURE_SLOPE].value == pytest.approx(curve.failure_slopes.mean(), rel=1e-4)
+    assert rows[FAILURE_SLOPE].count is None
+    assert len({row.box_rule for row in rows.values()}) == 1 and "0, 10, 20, 40 %" in worst.box_rule
+    table = sensitivity_table(list(rows.values()), LEVELS)
+    assert table.shape == (2, 2 + 4) and table["noise 0 %"][0] == "0.00 [0.00, 0.00]"
+    assert table["noise 40 %"][1].startswith(f"{worst.value:.2f} [")
+    assert (sensitivity_table(list(rows.values()), (0.3,))["noise 30 %"] == "").all()
+
+
+def test_a_claim_about_slopes_is_judged_on_the_failures_of_the_same_faces(run):
+    rng, levels = np.random.default_rng(1), np.array([0.0, 0.1, 0.2])
+    start = rng.uniform(4, 7, (1, 60))
+    steady = Sensitivity(levels, np.stack([start + 0 * level for level in levels]), "inter-ocular")
+    steep = Sensitivity(levels, np.stack([start + 40 * level for level in levels]), "inter-ocular")
+    verdict = judge_slopes(run, "DAN-C16", steady, steep, "generated faces")
+    assert verdict.verdict == "reproduced" and verdict.left == 0
+    assert verdict.right == pytest.approx(steep.failure_slopes.mean(), rel=1e-4)
+    assert (verdict.images, verdict.seeds) == (60, 1)
+    last = failure_rate(steep.errors[-1], 8.0).percent
+    assert verdict.note == (
+        f"generated faces; 0.0 to 0.0 % fail against 0.0 to {last:.1f} %; "
+        "the mean error rises by 0.000 against 0.400 % per 1 % of noise"
+    )
+    assert claims.recorded("dan", ["cpu"]) == [verdict]
+    assert judge_slopes(run, "DAN-C16", steep, steady).verdict == "not reproduced"
 
 
 # The figure
@@ -150,3 +285,14 @@ def test_curves_of_different_normalisers_or_none_are_refused():
         sensitivity_plot({"a": made(1.0), "b": made(1.0, "inter-pupil")})
     with pytest.raises(ReplicateError, match="of no method"):
         sensitivity_plot({})
+
+
+def test_failures_are_drawn_by_the_same_figure():
+    curve = made(2.0)
+    figure = sensitivity_plot({"DAN": curve}, metric="failure rate 0.08")
+    _, y = figure.axes[0].lines[0].get_data()
+    rates = [failure_rate(errors, 8.0).percent for errors in curve.errors]
+    np.testing.assert_allclose(y, rates)
+    assert figure.axes[0].get_ylabel() == "failure rate 0.08 (% of faces)"
+    assert figure.get_label().startswith("Failure rate 0.08 in per cent of the faces against the noise")
+    assert f"to {rates[-1]:.1f} % at a noise of 20 %" in figure.get_label()

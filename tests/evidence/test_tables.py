@@ -83,6 +83,15 @@ def test_a_caption_names_faces_profile_images_seeds_and_box_rule(make_row):
     assert "3 seeds" in tables.caption([make_row(seeds=3)])
 
 
+def test_a_caption_says_nothing_twice(make_row):
+    notes = ["trained on 5 faces", "trained on 5 faces; DAN-S1 on the full set"]
+    made = [make_row(note=notes[0]), make_row(note=notes[1], subset="", images=601)]
+    assert "600 private images; 1 seed; trained on 5 faces; DAN-S1 on the full set; boxes" in tables.caption(
+        made
+    )
+    assert "601 images" in tables.caption(made[1:])
+
+
 def test_a_smoke_table_warns_before_anything_else(make_row):
     table = tables.table([make_row(profile="smoke")], title="Stages")
     assert table.caption.startswith("SMOKE PROFILE: NUMBERS MEAN NOTHING.")
@@ -114,3 +123,83 @@ def test_text_is_escaped(make_row):
 )
 def test_digits(value, unit, text):
     assert tables.number(value, unit) == text
+
+
+def changed(make_row, **changes):
+    about = dict(artefact="DAN-S3", method="DAN", subset="full", points=None, normaliser="none")
+    value = dict(metric="failure-rate reduction vs SDM", value=80, ci_low=70, ci_high=90, unit="% relative")
+    return make_row(**{**about, **value, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "paper", "difference"),
+    [
+        (dict(), "72 (vs MDM)", "–"),
+        (dict(faces="real"), "72 (vs MDM)", "–"),
+        (dict(faces="real", metric="failure-rate reduction vs MDM"), "72", "+8.00"),
+        (dict(metric="AUC increase vs SDM"), "–", "–"),
+        (dict(artefact="DAN-S1", protocol="", subset=""), "70", "–"),  # printed twice, the same
+    ],
+)
+def test_a_change_from_another_method_shows_which_one_the_papers_is_from(
+    make_row, changes, paper, difference
+):
+    [line] = tables.compare([changed(make_row, **changes)]).to_dict("records")
+    assert (line["paper"], line["difference"]) == (paper, difference)
+
+
+def test_published_methods_that_are_not_run_are_listed_with_their_source():
+    shown = tables.published_table("DAN-T2", exclude=["SDM", "DAN", "DAN-Menpo"])
+    assert list(shown.data.columns) == [
+        "method",
+        "metric",
+        "common",
+        "challenging",
+        "full",
+        "as published in",
+    ]
+    assert not {"SDM", "DAN", "DAN-Menpo"} & set(shown.data["method"]) and len(shown.data) == 13
+    by_method = {(line[0], line[1]): tuple(line[2:]) for line in shown.data.to_numpy().tolist()}
+    assert by_method["RAR", "mean error, inter-pupil"] == ("4.12", "8.35", "4.94", "the paper, Table 2")
+    assert by_method["MDM", "mean error, inter-ocular"][:3] == ("–", "–", "4.05")
+    released = by_method["DAN (released weights), 2 stages", "mean error, inter-pupil"]
+    assert released[:3] == ("4.41", "7.55", "5.03") and "Lamply/DAN-caffe" in released[3]
+    elsewhere = ["github.com" in place for place in shown.data["as published in"]]
+    assert elsewhere == sorted(elsewhere) and "not run here" in shown.caption
+    with pytest.raises(ReplicateError, match="DAN-T5: nothing is published"):
+        tables.published_table("DAN-T5", ["DAN, 1 stage", "DAN, 2 stages", "DAN, 3 stages"])
+
+
+def equal(**changes) -> Verdict:
+    numbers = dict(left=4.4, right=4.3, difference=0.1, ci_low=0.05, ci_high=0.15, images=600, seeds=3)
+    return judged(claim="DAN-C4", **{**numbers, **changes})
+
+
+def test_a_verdict_table_shows_the_margin_of_an_equality():
+    first, second = tables.verdict_table([judged(difference=-0.7), equal()], "tight").data["difference"]
+    assert (first, second) == ("-0.70 [-0.80, -0.60]", "0.10 [0.05, 0.15], margin ±0.21")
+
+
+def test_a_verdict_table_names_the_images_of_each_claim_if_they_differ():
+    same = tables.verdict_table([judged(difference=-0.7, images=600), equal()], "tight")
+    assert "600 test images; 3 seeds; boxes: tight" in same.caption
+    apart = tables.verdict_table([judged(difference=-0.7, images=135), equal()], "tight")
+    assert "135 (DAN-C1), 600 (DAN-C4) images" in apart.caption
+
+
+def test_what_was_not_judged_or_measured_leaves_no_gap():
+    unjudged = judged(claim="DAN-C5", faces="synthetic", verdict="not testable", ci_low=None, ci_high=None)
+    [line] = tables.verdict_table([unjudged], "tight").data.to_dict("records")
+    assert (line["left"], line["right"], line["difference"]) == ("–", "–", "–")
+    for empty in (tables.verdict_table([]), tables.table([], title="Table 4")):
+        assert "these faces are not on this machine" in empty._repr_html_()
+        assert "<table" not in empty._repr_html_() and str(empty) == empty.caption
+
+
+def test_figure_caption_says_what_the_figure_was_made_from():
+    found = tables.figure_caption(
+        "worst faces", faces="synthetic", profile="cpu", subset="full", images=1689, seeds=3, box_rule="tight"
+    )
+    assert found == "Worst faces: synthetic faces; profile cpu; 1,689 full images; 3 seeds; boxes: tight."
+    assert tables.figure_caption("a", faces="real", profile="smoke", images=1).endswith("smoke; 1 image.")
+    assert "NUMBERS MEAN NOTHING" in tables.figure_caption("a", faces="real", profile="smoke")

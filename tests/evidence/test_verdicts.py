@@ -7,6 +7,7 @@ from replicate.errors import ReplicateError
 from replicate.evidence import claims
 from replicate.evidence.verdicts import (
     combine,
+    judge_against_number,
     judge_all,
     judge_comparison,
     judge_interval,
@@ -51,13 +52,52 @@ def compare(difference: float, half_width: float, right: float = 10.0) -> Compar
         ("DAN-C12", +0.2, 0.15, "inconclusive"),
         ("DAN-C12", +0.5, 0.15, "not reproduced"),
         ("DAN-C12", -0.5, 0.15, "not reproduced"),
-        # DAN-C17: equal within two faces
+        # DAN-C13: clearly higher, by at least 3 %, and the paper prints no effect
+        ("DAN-C13", +0.5, 0.15, "reproduced"),
+        ("DAN-C13", +0.2, 0.15, "direction holds"),
+        ("DAN-C13", +0.1, 0.15, "not reproduced"),
+        ("DAN-C13", +0.2, 0.25, "inconclusive"),
+        ("DAN-C13", -0.5, 0.15, "not reproduced"),
+        # DAN-C17: equal within 2.6 faces
         ("DAN-C17", 1.0, 0.9, "reproduced"),
-        ("DAN-C17", 3.0, 0.9, "not reproduced"),
+        ("DAN-C17", 3.6, 0.9, "not reproduced"),
     ],
 )
 def test_rule(claim, difference, half_width, verdict):
     assert judge_comparison(claims.get(claim), compare(difference, half_width), **WHERE).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("difference", "half_width", "note"),
+    [
+        (0.2, 0.05, "significant, but inside the margin"),
+        (-0.2, 0.05, "significant, but inside the margin"),
+        (0.1, 0.15, ""),
+        (0.5, 0.15, ""),
+    ],
+)
+def test_an_equality_tells_a_difference_that_is_there_but_small(difference, half_width, note):
+    judged = judge_comparison(claims.get("DAN-C12"), compare(difference, half_width), **WHERE)
+    assert judged.note == note
+
+
+def test_an_order_that_is_to_be_clear_says_how_much_it_asks_for():
+    assert judge_comparison(claims.get("DAN-C13"), compare(0.5, 0.1), **WHERE).note == "clearly: at least 0.3"
+    assert judge_comparison(claims.get("DAN-C11"), compare(0.5, 0.1), **WHERE).note == ""
+
+
+def test_a_number_takes_either_side_of_a_claim():
+    claim, sample = claims.get("DAN-C8"), errors(2)
+    about = dict(statistic=np.mean, quantity=claim.quantity(at="full"), **WHERE)
+    ahead = judge_against_number(claim, sample, 4.8, number_is_left=True, **about)
+    assert (ahead.left, ahead.right) == (4.8, pytest.approx(sample.mean(), rel=1e-5))
+    assert ahead.difference == pytest.approx(4.8 - sample.mean(), rel=1e-4)
+    assert ahead.ci_low < ahead.difference < ahead.ci_high < 0
+    assert (ahead.verdict, ahead.images, ahead.seeds) == ("reproduced", 400, 2)  # half of 1.8 % is less
+    behind = judge_against_number(claims.get("DAN-C7"), sample, 4.8, statistic=np.mean, **WHERE)
+    assert (behind.left, behind.right) == (ahead.right, 4.8)
+    assert (behind.ci_low, behind.ci_high) == (-ahead.ci_high, -ahead.ci_low)
+    assert behind.verdict == "not reproduced"
 
 
 def test_an_effect_printed_against_the_claim_asks_for_no_size():
@@ -134,6 +174,7 @@ def test_a_claim_about_three_metrics_needs_all_of_them():
     assert close.verdict == "reproduced"
     assert all(name in close.note for name in ("mean error", "AUC 0.08", "failure rate 0.08"))
     assert close.difference == pytest.approx(0.001 * right.mean(), rel=1e-4)
+    assert f"mean error, inter-ocular (margin ±{0.05 * right.mean():.3g}): " in close.note
     assert judge_all(claims.get("DAN-C4"), right * 1.3, right, **WHERE).verdict == "not reproduced"
     shifted = right.copy()
     shifted[:, :8] += 20  # mean error 7 % higher with a wide interval, 2 points more failures

@@ -58,7 +58,8 @@ def _shape(x: torch.Tensor) -> str:
 
 def parameter_counts(config: DANConfig, points: int = 68) -> dict[str, int]:
     """Learnt numbers of the parts of a network, batch normalisation included."""
-    first, second, connection = Stage(1, points, config), Stage(3, points, config), Connection(config)
+    first, second = Stage(1, points, config), Stage(config.variant.channels, points, config)
+    connection = Connection(config)
     return {
         "parameters, convolutions of stage 1": _count(first.convolutions),
         "parameters, fc1": _count(first.fc1),
@@ -134,9 +135,8 @@ def intermediate_images(run: Experiment, network: DAN, faces: FaceSet, count: in
         image = (crops - network.pixel_mean) / network.pixel_std
         delta, hidden = network.stages[0](image)
         shapes = network.canonical + delta
-        warped, heatmap, feature, transform = network.connections[0].parts(
-            image, shapes, hidden, network.canonical
-        )
+        images, transform = network.connections[0].parts(image, shapes, hidden, network.canonical)
+    warped, heatmap, feature = images.values()
     in_pose = apply_transform(transform, shapes)
     warped = (
         warped * network.pixel_std.mean() + network.pixel_mean.mean()

@@ -1,0 +1,77 @@
+"""Predictions of models on test sets, for notebooks: from the record, else from the model store, else trained now."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from replicate.evidence.experiment import Experiment, Trained
+from replicate.evidence.predictions import Predictions
+from replicate.faces.faceset import FaceSet
+from replicate.faces.sources import FaceSource
+from replicate.methods import baselines, dan, dan_training
+from replicate.methods.baselines import SDM, MeanShape
+from replicate.methods.dan import DANConfig
+
+
+def test_baseline(
+    run: Experiment, model: MeanShape | SDM, train: FaceSource, source: FaceSource, *, points: bool = True
+) -> list[Predictions]:
+    """One run of a baseline, fitted to `train`, on `source`; see `test_dan`."""
+
+    def obtain() -> Trained:
+        fitted, stored = baselines.obtain(model, train, run.profile, run.seed, fresh=run.fresh)
+        return Trained(lambda test: [fitted.predict(test.images, test.boxes)], [stored.report], train)
+
+    return run.test([baselines.key(model, train, run.profile, run.seed).hash], source, obtain, points)
+
+
+def test_dan(
+    run: Experiment,
+    config: DANConfig,
+    train: FaceSource,
+    source: FaceSource,
+    *,
+    stages: int = 2,
+    seeds: Sequence[int] = (0,),
+    points: bool = True,
+) -> list[list[Predictions]]:
+    """Runs of DAN on `source`, one per training seed, after each step of its training: the last item is the finished network.
+
+    Parameters
+    ----------
+    run : Experiment
+        Says profile and device.
+    points : bool
+        Whether predicted points of generated faces are kept on record for the run's own seed, and not only the errors.
+    """
+    by_seed = [
+        _test_seed(run, config, train, source, stages, seed, points and seed == run.seed) for seed in seeds
+    ]
+    return [list(runs) for runs in zip(*by_seed, strict=True)]
+
+
+def _test_seed(
+    run: Experiment,
+    config: DANConfig,
+    train: FaceSource,
+    source: FaceSource,
+    stages: int,
+    seed: int,
+    points: bool,
+) -> list[Predictions]:
+    # the first step of a joint training is another network's first stage, and is tested there
+    steps = dan_training.steps(config, stages)
+    tested = slice(-1, None) if steps[-1].joint else slice(None)
+
+    def obtain() -> Trained:
+        network, models = dan_training.obtain(
+            config, stages, train, run.profile, seed, device=run.device, fresh=run.fresh
+        )
+        predict = partial(_predict_steps, network, tested)
+        return Trained(predict, dan_training.reports(models)[tested], train)
+
+    keys = dan_training.keys(config, stages, train, run.profile, seed)
+    return run.test([key.hash for key in keys][tested], source, obtain, points=points)
+
+
+def _predict_steps(network: dan.DAN, tested: slice, faces: FaceSet) -> list:
+    return dan.predict_faces(network, faces)[tested]

@@ -1,0 +1,82 @@
+"""Speed on record: rates of several ways of doing the same, timed in turn and kept, because no two runs time alike."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from replicate.errors import ReplicateError
+from replicate.evidence import rows
+from replicate.evidence.experiment import Experiment
+from replicate.evidence.rows import NO_NORMALISER, Row
+from replicate.metrics import bootstrap_mean
+
+LEAST_ROUNDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """What was timed.
+
+    Attributes
+    ----------
+    by_way : mapping of str to array
+        Per method (R,) rates in R rounds, paired: a round times all of them.
+    count : int
+        Things that each call handled.
+    device, note : str
+        For the rows.
+    """
+
+    by_way: Mapping[str, np.ndarray]
+    count: int
+    device: str
+    note: str
+
+
+def alternate(ways: Sequence[Callable[[], object]], count: int, rounds: int) -> np.ndarray:
+    """Rates (W, rounds) of W ways to handle `count` things; each is called once before, to warm up.
+
+    A round times every way, in an order that turns around each time, so that what slows the machine down slows down all.
+
+    Raises
+    ------
+    ReplicateError
+        For fewer rounds than an interval over them needs.
+    """
+    if rounds < LEAST_ROUNDS:
+        raise ReplicateError(
+            f"rounds: got {rounds}, expected at least {LEAST_ROUNDS}, for an interval over them"
+        )
+    for way in ways:
+        way()
+    rates = np.empty((len(ways), rounds))
+    for number in range(rounds):
+        for place in list(range(len(ways)))[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            ways[place]()
+            rates[place, number] = count / (time.perf_counter() - began)
+    return rates
+
+
+def on_record(run: Experiment, artefact: str, metric: str, methods: Sequence[str]) -> list[Row] | None:
+    """The rows of these methods, in their order; None if one is missing or the experiment asks for everything afresh."""
+    known = [] if run.fresh else rows.load(run.paper, run.faces, run.profile)
+    found = {row.method: row for row in known if (row.artefact, row.metric) == (artefact, metric)}
+    return [found[method] for method in methods] if set(methods) <= found.keys() else None
+
+
+def rate_rows(run: Experiment, artefact: str, metric: str, unit: str, rates: Rates) -> list[Row]:
+    """One row per way: its mean rate over the rounds with a 95 % interval."""
+    made = []
+    for method, values in rates.by_way.items():
+        value, low, high = bootstrap_mean(values)
+        made.append(
+            Row(
+                artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=NO_NORMALISER,
+                value=value, ci_low=low, ci_high=high, unit=unit, images=rates.count, seeds=1, faces=run.faces, profile=run.profile,
+                device=rates.device, seconds=(rates.count / values).sum(), note=f"{rates.note}; {len(values)} rounds",
+            )
+        )  # fmt: skip
+    return made

@@ -1,0 +1,164 @@
+"""What an ablation shows: every variant beside the method it changes, on the same faces and from the same seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from replicate.errors import ReplicateError
+from replicate.evidence.experiment import Experiment
+from replicate.evidence.figures import PALETTE
+from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.tables import Table, caption_of
+from replicate.faces.sources import FaceSource
+from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
+
+Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
+NORMALISER = "inter-ocular"
+
+
+def differences(results: Runs, reference: str, normaliser: str = NORMALISER) -> dict[str, Comparison]:
+    """Mean error of every method minus that of the reference, paired over faces and seeds.
+
+    Raises
+    ------
+    ReplicateError
+        If the reference is not among the methods.
+    """
+    if reference not in results:
+        raise ReplicateError(f"reference: got {reference!r}, expected one of {', '.join(results)}")
+    right = stacked_errors(list(results[reference]), normaliser)
+    return {
+        method: paired_bootstrap(stacked_errors(list(runs), normaliser), right)
+        for method, runs in results.items()
+        if method != reference
+    }
+
+
+def difference_table(run: Experiment, source: FaceSource, results: Runs, reference: str, title: str) -> Table:
+    """Mean error of every method on `source`, and its paired difference to the reference; both with 95 % intervals."""
+    compared = differences(results, reference)
+    lines = []
+    for method, runs in results.items():
+        error = bootstrap_mean(stacked_errors(list(runs), NORMALISER))
+        difference = compared.get(method)
+        lines.append(
+            (
+                method,
+                _with_interval(error.value, error.low, error.high),
+                _with_interval(difference.difference, difference.low, difference.high, "+")
+                if difference
+                else "–",
+            )
+        )
+    columns = ["method", f"mean error, % {NORMALISER}", f"difference to {reference}"]
+    first = results[reference][0]
+    about = caption_of(
+        faces=run.faces,
+        profile=run.profile,
+        images={source.split: len(first.names)},
+        seeds=len(results[reference]),
+        box_rule=first.provenance["box_rule"],
+        notes=(f"trained on {first.provenance['training_faces']:,} faces",),
+        title=title,
+    )
+    return Table(pd.DataFrame(lines, columns=columns), about)
+
+
+def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+    return "{:{s}.2f} [{:{s}.2f}, {:{s}.2f}]".format(value, low, high, s=sign)
+
+
+def difference_plot(results: Runs, reference: str, *, title: str = "") -> Figure:
+    """How much worse each method is than the reference: paired differences of mean error with 95 % intervals, one line each.
+
+    Returns
+    -------
+    Figure
+        Its label is the alternative text.
+    """
+    compared = differences(results, reference)
+    places = np.arange(len(compared))[::-1]
+    centres, lows, highs = np.array([(c.difference, c.low, c.high) for c in compared.values()]).T
+    figure, ax = plt.subplots(figsize=(6.6, 0.42 * len(compared) + 1.4), layout="constrained")
+    ax.axvline(0, color="0.4", linewidth=1)
+    ax.errorbar(
+        centres,
+        places,
+        xerr=(centres - lows, highs - centres),
+        fmt="o",
+        color=PALETTE[0],
+        markersize=5,
+        capsize=3,
+    )
+    ax.set_yticks(places, compared)
+    ax.set_ylim(-0.6, len(compared) - 0.4)
+    ax.set_xlabel(f"mean error minus that of {reference} (% of {NORMALISER} distance)")
+    ax.set_title(title)
+    parts = [
+        f"{method}: {_with_interval(c.difference, c.low, c.high, '+')}" for method, c in compared.items()
+    ]
+    figure.set_label(
+        f"Difference of mean error to {reference}{f' on {title}' if title else ''}, with 95 % intervals. "
+        + ". ".join(parts)
+        + "."
+    )
+    return figure
+
+
+def learning_curves(steps: Mapping[str, Sequence[Sequence[Predictions]]], *, title: str = "") -> Figure:
+    """Validation error against the samples seen, one line per training seed.
+
+    Parameters
+    ----------
+    steps : dict
+        By method: the runs after each step of training, one per seed; they follow one another on the axis.
+    title : str
+        Faces and profile.
+
+    Returns
+    -------
+    Figure
+        Its label is the alternative text.
+    """
+    figure, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    parts = []
+    for color, marker, (method, by_step) in zip(PALETTE, "os^Dv", steps.items(), strict=False):
+        ends = []
+        for number_of_seed, runs in enumerate(zip(*by_step, strict=True)):
+            samples, errors = _history(runs)
+            label = method if number_of_seed == 0 else None
+            ax.plot(samples, errors, color=color, marker=marker, markersize=3, linewidth=1.2, label=label)
+            ends.append(min(errors))
+        parts.append(f"{method}: {max(samples):,} samples, best {min(ends):.2f} to {max(ends):.2f} %")
+    ax.set(xlabel="samples seen", ylabel="validation error (% of inter-pupil distance)")
+    ax.set_yscale("log")
+    ax.set_title(title)
+    ax.legend(frameon=False)
+    figure.set_label(
+        f"Validation error against samples seen{f', {title}' if title else ''}. " + ". ".join(parts) + "."
+    )
+    return figure
+
+
+def _history(runs: Sequence[Predictions]) -> tuple[list[int], list[float]]:
+    """Samples seen and validation errors of the successive steps of one training.
+
+    Raises
+    ------
+    ReplicateError
+        If a record lacks them.
+    """
+    samples, errors, before = [], [], 0
+    for one in runs:
+        if "validation" not in one.provenance:
+            raise ReplicateError(
+                f"{one.model} on {one.testset}: no validation errors are on record; delete its prediction file and test it again"
+            )
+        pairs = one.provenance["validation"]
+        samples += [before + seen for seen, _ in pairs]
+        errors += [error for _, error in pairs]
+        before = samples[-1]
+    return samples, errors

@@ -1,0 +1,54 @@
+"""Ablations: paired differences to a reference, the order of training on one axis."""
+
+import numpy as np
+import pytest
+
+from replicate.errors import ReplicateError
+from replicate.evidence.predictions import Predictions
+from replicate.evidence.views import ablations
+
+NAMES = tuple(f"face {n}" for n in range(40))
+
+
+def runs(shift, seeds=3, **provenance):
+    rng = np.random.default_rng(0)  # the same faces for every method
+    base = rng.uniform(3, 9, (seeds, len(NAMES)))
+    return [
+        Predictions("m", "t", "synthetic", NAMES, {"inter-ocular": errors + shift}, None, provenance)
+        for errors in base
+    ]
+
+
+def test_a_constant_difference_has_an_interval_without_width():
+    found = ablations.differences({"a": runs(0.0), "b": runs(0.5), "c": runs(-0.25)}, "a")
+    assert list(found) == ["b", "c"]
+    assert found["b"][2:5] == pytest.approx((0.5, 0.5, 0.5))
+    assert found["c"].difference == pytest.approx(-0.25) and found["c"].p_value < 0.01
+
+
+def test_an_unknown_reference_is_named():
+    with pytest.raises(ReplicateError, match="reference: got 'x', expected one of a, b"):
+        ablations.differences({"a": runs(0.0), "b": runs(1.0)}, "x")
+
+
+def test_the_plot_says_in_words_what_it_shows():
+    figure = ablations.difference_plot({"a": runs(0.0), "b": runs(0.5)}, "a", title="faces")
+    assert "b: +0.50 [+0.50, +0.50]" in figure.get_label() and "on faces" in figure.get_label()
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["b"]
+
+
+def test_steps_of_training_follow_one_another_on_the_axis():
+    first = runs(0.0, seeds=2, validation=[[100, 12.0], [200, 11.0]])
+    second = runs(0.0, seeds=2, validation=[[50, 9.0], [150, 8.0]])
+    figure = ablations.learning_curves({"stage by stage": [first, second]})
+    lines = figure.axes[0].get_lines()
+    assert len(lines) == 2  # one per seed
+    np.testing.assert_array_equal(lines[0].get_xdata(), [100, 200, 250, 350])
+    np.testing.assert_array_equal(lines[0].get_ydata(), [12, 11, 9, 8])
+    assert "350 samples, best 8.00 to 8.00 %" in figure.get_label()
+
+
+def test_a_record_without_validation_errors_says_what_to_do():
+    with pytest.raises(ReplicateError, match="delete its prediction file"):
+        ablations.learning_curves({"a": [runs(0.0)]})
