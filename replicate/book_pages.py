@@ -143,7 +143,9 @@ def claims_table(statements: Sequence[Mapping]) -> str:
 
 
 def _verdict_cells(verdict: Mapping) -> list[str]:
-    """The verdict with its faces and profile; both sides, their difference [95 %], images and the note."""
+    """The verdict with its faces and profile; both sides, their difference [95 %], the margin of an equality, images and the note."""
+    from replicate.evidence import claims
+
     word = badge(verdict["verdict"])
     if "faces" not in verdict:
         return [word, "–"]
@@ -151,6 +153,8 @@ def _verdict_cells(verdict: Mapping) -> list[str]:
         [] if verdict["left"] is None else [f"{number(verdict['left'])} against {number(verdict['right'])}"]
     )
     facts += [f"difference {difference(verdict)}"] if verdict["difference"] is not None else []
+    margin = claims.get(verdict["claim"]).equality_margin(verdict["right"])
+    facts += [f"margin ±{number(margin)}"] if margin is not None else []
     facts += [f"{verdict['images']:,} images"] if verdict["images"] else []
     facts += [verdict["note"]] if verdict["note"] else []
     return [f"{word} {text(verdict['faces'])}, {text(verdict['profile'])}", text("; ".join(facts) or None)]

@@ -27,7 +27,9 @@ VERDICT_STYLES = {
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold", expand=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(
+            column, overflow="fold"
+        )  # a narrow terminal breaks long words rather than cut them off
     return table
 
 

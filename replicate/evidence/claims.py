@@ -118,6 +118,11 @@ class Claim:
             raise ReplicateError(f"{self.id} compares {shown}, not {metric!r} at {at!r}")
         return found[0]
 
+    def equality_margin(self, right: float | None) -> float | None:
+        """Within which a claim of equality holds, for a right side; None for other claims, or without a right side."""
+        wanted = self.direction == "equal" and right is not None
+        return self.quantity().margin_at(right) if wanted else None
+
     def to_dict(self) -> dict:
         """The claim with its ledger of verdicts, as ``replicate claims --json`` prints it."""
         names = ("id", "paper", "statement", "transferable", "direction", "note")

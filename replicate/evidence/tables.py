@@ -282,7 +282,7 @@ def _decisive(claim: Claim, verdict: Verdict) -> str:
     interval = f"[{number(verdict.ci_low, '%')}, {number(verdict.ci_high, '%')}]"
     if verdict.difference is None:  # of a bound, the interval is the left side's
         return interval
-    margin = claim.quantity().margin_at(verdict.right) if claim.direction == "equal" else None
+    margin = claim.equality_margin(verdict.right)
     text = f"{number(verdict.difference, '%')} {interval}"
     return text if margin is None else f"{text}, margin ±{number(margin, '%')}"
 

@@ -162,3 +162,10 @@ def test_verdicts_on_unknown_claims_and_damaged_files_are_named():
     path.write_text('[{"claim": "DAN-C1"}]')
     with pytest.raises(ReplicateError, match=r"claims\.synthetic\.cpu\.json"):
         claims.as_json()
+
+
+def test_only_an_equality_has_a_margin_and_it_is_that_of_its_right_side():
+    assert claims.get("DAN-C4").equality_margin(7.0) == pytest.approx(0.35)
+    assert claims.get("DAN-C17").equality_margin(7.0) == 2.6
+    assert claims.get("DAN-C17").equality_margin(None) is None
+    assert claims.get("DAN-C13").equality_margin(7.0) is None
