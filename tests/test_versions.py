@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from replicate.files import sha256
-from replicate.methods import baselines, dan
+from replicate.methods import baselines, dan, ect
 from replicate.paths import root
 
 FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
 SHARED = ("training", "geometry", "shapes", "networks", *FACES, "faces/augment", "faces/perturbations")
 METHODS = {
     "dan": (dan.VERSION, (*SHARED, "methods/dan", "methods/dan_training")),
+    "ect": (ect.VERSION, (*SHARED, "methods/ect", "methods/ect_fitting")),
     "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),
 }
 RECORDED = Path(__file__).with_name("versions.json")
