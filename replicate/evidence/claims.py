@@ -52,6 +52,11 @@ class Quantity:
         return (self.paper_left - self.paper_right) / self.paper_right
 
     @property
+    def unit(self) -> str:
+        """``"%"`` for errors and rates; counts and speeds have a metric that names its unit."""
+        return "%" if self.normaliser or self.metric.startswith(("AUC", "failure", "slope")) else ""
+
+    @property
     def normaliser(self) -> str:
         """Normaliser that the metric names after a comma; empty if it names none."""
         return self.metric.partition(", ")[2]

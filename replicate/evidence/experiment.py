@@ -1,6 +1,6 @@
 """What a notebook works with: faces, predictions, rows and verdicts of one paper at one profile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,11 +47,14 @@ class Trained:
         What the training of each model did, with the seconds of all that it took.
     on : FaceSource
         The training faces.
+    after : FaceSource, optional
+        Those that the models were trained on before, if any.
     """
 
     predict: Callable[[FaceSet], Sequence[np.ndarray]]
     reports: Sequence[FitReport]
     on: FaceSource
+    after: FaceSource | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Experiment:
             "faces_sha256": faces.sha256,
             "box_rule": faces.box_rule,
             "training_faces": trained.on.count,
+            **({"trained_before_on": trained.after.count} if trained.after else {}),
         }
         runs = []
         for model, predicted, report in zip(models, trained.predict(faces), trained.reports, strict=True):
@@ -218,7 +222,7 @@ class Experiment:
             faces_sha256=provenance["faces_sha256"],
             box_rule=provenance["box_rule"],
             model=" ".join(run.model for run in runs),
-            note=f"trained on {provenance['training_faces']:,} faces",
+            note=trained_on(provenance),
         )
 
     def change_rows(
@@ -370,6 +374,13 @@ class Experiment:
     def _recorded(verdict: Verdict) -> Verdict:
         claims.record([verdict])
         return verdict
+
+
+def trained_on(provenance: Mapping) -> str:
+    """In words, how many faces a model was trained on."""
+    text = f"trained on {provenance['training_faces']:,} faces"
+    before = provenance.get("trained_before_on")
+    return f"{text} after {before:,} generated ones" if before else text
 
 
 def _training(report: FitReport) -> dict:

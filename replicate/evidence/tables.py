@@ -211,7 +211,10 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
     lines = []
     for verdict in verdicts:
         claim = claims.get(verdict.claim)
-        sides = ["–" if side is None else number(side, "%") for side in (verdict.left, verdict.right)]
+        sides = [
+            "–" if side is None else number(side, claim.quantity().unit)
+            for side in (verdict.left, verdict.right)
+        ]
         lines.append(
             (claim.id, claim.statement, *sides, _decisive(claim, verdict), verdict.verdict, verdict.note)
         )
@@ -277,6 +280,7 @@ def _per_cent(printed: Mapping) -> str:
 
 def _decisive(claim: Claim, verdict: Verdict) -> str:
     """The difference with its interval, and the margin that decides on an equality."""
+    unit = claim.quantity().unit
     if verdict.ci_low is None:
         return "–"
     interval = f"[{number(verdict.ci_low, '%')}, {number(verdict.ci_high, '%')}]"

@@ -49,6 +49,24 @@ def test_dan(
     return [list(runs) for runs in zip(*by_seed, strict=True)]
 
 
+def test_compared(run: Experiment, source: FaceSource) -> dict[str, list[Predictions]]:
+    """Runs on `source` of the methods of DAN's Tables 2 to 4 that are part of this suite, by name; DAN's over several seeds.
+
+    DAN-Menpo is left out where the training faces of Menpo are not at hand.
+    """
+    train, more = run.source("300w", "train"), run.source("300w", "train+menpo")
+    config, seeds = dan.CONFIGS[run.profile, run.faces], run.seeds(3)
+    sdm = baselines.SDM(baselines.SDM_CONFIGS[run.profile])
+    found = {
+        "mean shape": test_baseline(run, baselines.MeanShape(), train, source),
+        "SDM": test_baseline(run, sdm, train, source),
+        "DAN": test_dan(run, config, train, source, seeds=seeds)[-1],
+    }
+    if more.available:
+        found["DAN-Menpo"] = test_dan(run, config, more, source, seeds=seeds)[-1]
+    return found
+
+
 def _test_seed(
     run: Experiment,
     config: DANConfig,
@@ -67,7 +85,8 @@ def _test_seed(
             config, stages, train, run.profile, seed, device=run.device, fresh=run.fresh
         )
         predict = partial(_predict_steps, network, tested)
-        return Trained(predict, dan_training.reports(models)[tested], train)
+        before = dan_training.pretraining_faces(config, train)
+        return Trained(predict, dan_training.reports(models)[tested], train, before)
 
     keys = dan_training.keys(config, stages, train, run.profile, seed)
     return run.test([key.hash for key in keys][tested], source, obtain, points=points)

@@ -93,6 +93,14 @@ def _origin(config: DANConfig, source: FaceSource) -> tuple[str, DANConfig, Face
     return None
 
 
+def pretraining_faces(config: DANConfig, source: FaceSource) -> FaceSource | None:
+    """The generated faces that a network was trained on before it saw those of `source`; None if there are none."""
+    if not (origin := _origin(config, source)):
+        return None
+    kind, before, faces = origin
+    return faces if kind == "pretraining" else pretraining_faces(before, faces)
+
+
 def _described(config: DANConfig, step: Step) -> dict:
     """What decides a step's weights, as JSON values; of a variant, what differs from the paper's method."""
     config = replace(config, narrow=None, pretraining=None)  # `keys` names them by their hashes

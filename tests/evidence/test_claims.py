@@ -169,3 +169,12 @@ def test_only_an_equality_has_a_margin_and_it_is_that_of_its_right_side():
     assert claims.get("DAN-C17").equality_margin(7.0) == 2.6
     assert claims.get("DAN-C17").equality_margin(None) is None
     assert claims.get("DAN-C13").equality_margin(7.0) is None
+
+
+def test_units_of_what_claims_compare():
+    found = {
+        identity: claims.get(identity).quantity().unit
+        for identity in ("DAN-C1", "DAN-C2", "DAN-C3", "DAN-C16")
+    }
+    assert set(found.values()) == {"%"}
+    assert claims.get("DAN-C17").quantity().unit == claims.get("DAN-C18").quantity().unit == ""

@@ -138,6 +138,14 @@ def test_each_network_of_a_chain_sees_other_samples():
     assert [[dan_training._generation(one) for one in pair] for pair in chain] == [[0, 1], [1, 2]]
 
 
+def test_the_faces_of_pretraining_are_found_through_the_chain():
+    real = Source(faces="real")
+    pretrained = replace(SMALL, pretraining=SMALL)
+    for config in (pretrained, replace(SMALL, narrow=pretrained)):
+        assert dan_training.pretraining_faces(config, real) == Source(split="wide")
+    assert dan_training.pretraining_faces(replace(SMALL, narrow=SMALL), real) is None
+
+
 def test_a_joint_step_starts_from_its_own_first_stage_whatever_it_grew_from():
     order = "end to end after stage 1"
     origin = SMALL.changed(order=order)

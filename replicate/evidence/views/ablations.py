@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
-from replicate.evidence.experiment import Experiment
+from replicate.evidence.experiment import Experiment, trained_on
 from replicate.evidence.figures import PALETTE
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.tables import Table, caption_of
@@ -61,7 +61,7 @@ def difference_table(run: Experiment, source: FaceSource, results: Runs, referen
         images={source.split: len(first.names)},
         seeds=len(results[reference]),
         box_rule=first.provenance["box_rule"],
-        notes=(f"trained on {first.provenance['training_faces']:,} faces",),
+        notes=(trained_on(first.provenance),),
         title=title,
     )
     return Table(pd.DataFrame(lines, columns=columns), about)

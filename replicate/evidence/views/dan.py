@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
+from replicate.evidence import published
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE, draw_landmarks
 from replicate.faces.augment import cut_canvases
@@ -50,6 +51,15 @@ def layer_table(config: DANConfig, points: int = 68) -> pd.DataFrame:
         )
         x = torch.zeros(1, layer.out_features)
     return pd.DataFrame(lines, columns=["layer", "shape in", "shape out", "kernel, stride", "weights"])
+
+
+def printed_shapes() -> pd.DataFrame:
+    """Shapes of Table 1 as printed: ``layer, shape in, shape out`` in the order of the layers; of dense layers only the depth."""
+    table = published.load("dan")
+    table = table[(table["artefact"] == "DAN-T1") & table["metric"].isin(("shape in", "shape out"))]
+    wide = table.pivot(index="setting", columns="metric", values="value").loc[[*_NAMES, "fc1", "fc2"]]
+    wide = wide.apply(lambda column: column.str.removeprefix("1×1×"))
+    return wide.rename_axis("layer").rename_axis(None, axis=1).reset_index()
 
 
 def _shape(x: torch.Tensor) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from replicate.bench.machine import operations
-from replicate.devices import describe_device
+from replicate.bench.machine import operations, synchronised
+from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, timings, verdicts
 from replicate.evidence.claims import Verdict
@@ -136,24 +136,26 @@ def training_operations(config: DANConfig, stages: int) -> float:
 def training_speed(run: Experiment, configs: Mapping[str, DANConfig], stages: int = 2) -> list[Row]:
     """Samples per second of each kind of training step that these configurations take: from the record, else measured now.
 
+    What is timed is the network forward and backward; Adam's step and drawing the samples take little beside it.
+
     Parameters
     ----------
     configs : dict of str to DANConfig
-        By method. All are timed in turn on the same samples; drawing them is not timed.
+        By method. All are timed in turn, in batches of the first configuration.
     """
     steps = _kinds(configs.values(), stages)
     recorded = timings.on_record(run, *_SAMPLES, list(steps))
     if recorded:
         return recorded
-    config = next(iter(configs.values()))
-    ways = [_descent(config, step, config.batch) for step in steps.values()]
+    config, device = next(iter(configs.values())), choose_device(run.device)
+    ways = [_descent(config, step, config.batch, device) for step in steps.values()]
     rates = timings.alternate(ways, config.batch, timings.LEAST_ROUNDS)
     note = f"width {config.width}, batches of {config.batch}"
     made = timings.rate_rows(
         run,
         *_SAMPLES,
         "samples/s",
-        Rates(dict(zip(steps, rates, strict=True)), config.batch, describe_device(torch.device("cpu")), note),
+        Rates(dict(zip(steps, rates, strict=True)), config.batch, describe_device(device), note),
     )
     run.record(made)
     return made
@@ -185,10 +187,14 @@ def _kind(step: Step) -> str:
     return f"DAN, stages 1 to {step.stages} together" if step.joint else f"DAN, stage {step.stages}"
 
 
-def _descent(config: DANConfig, step: Step, count: int) -> Callable[[], None]:
-    """Loss and gradient of a training step on `count` samples of noise."""
+def _descent(
+    config: DANConfig, step: Step, count: int, device: torch.device | str = "cpu"
+) -> Callable[[], None]:
+    """A training step's forward and backward pass on `count` samples of noise."""
     pixels = torch.full((config.input_size, config.input_size), 0.5)
     network = DAN(config, step.stages, config.frame.canonical(torch.rand(68, 2)), pixels, pixels).train()
-    dan_training.freeze(network.to(memory_format=torch.channels_last), step, continued=step.stages > 1)
-    crops = torch.rand(count, 1, config.input_size, config.input_size)
-    return lambda: network(crops)[-1].sum().backward()
+    dan_training.freeze(
+        network.to(device, memory_format=torch.channels_last), step, continued=step.stages > 1
+    )
+    crops = torch.rand(count, 1, config.input_size, config.input_size, device=device)
+    return synchronised(lambda: network(crops)[-1].sum().backward(), torch.device(device))
