@@ -283,12 +283,12 @@ def _decisive(claim: Claim, verdict: Verdict) -> str:
     unit = claim.quantity().unit
     if verdict.ci_low is None:
         return "–"
-    interval = f"[{number(verdict.ci_low, '%')}, {number(verdict.ci_high, '%')}]"
+    interval = f"[{number(verdict.ci_low, unit)}, {number(verdict.ci_high, unit)}]"
     if verdict.difference is None:  # of a bound, the interval is the left side's
         return interval
     margin = claim.equality_margin(verdict.right)
-    text = f"{number(verdict.difference, '%')} {interval}"
-    return text if margin is None else f"{text}, margin ±{number(margin, '%')}"
+    text = f"{number(verdict.difference, unit)} {interval}"
+    return text if margin is None else f"{text}, margin ±{number(margin, unit)}"
 
 
 def number(value: float, unit: str) -> str:
