@@ -14,7 +14,10 @@ FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
 SHARED = ("training", "geometry", "shapes", "networks", *FACES, "faces/augment", "faces/perturbations")
 METHODS = {
     "dan": (dan.VERSION, (*SHARED, "methods/dan", "methods/dan_training")),
-    "ect": (ect.VERSION, (*SHARED, "methods/ect", "methods/ect_fitting")),
+    "ect": (
+        ect.VERSION,
+        (*SHARED, "metrics/landmarks", "methods/ect", "methods/ect_fitting", "methods/ect_training"),
+    ),
     "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),
 }
 RECORDED = Path(__file__).with_name("versions.json")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from replicate.errors import ReplicateError
 from replicate.faces.perturbations import CropAndTurn, Frame
 from replicate.training import Schedule
 from replicate.vocabulary import check_one_of
@@ -30,7 +31,7 @@ class ECTConfig:
     Raises
     ------
     ReplicateError
-        For a word that is none of `NETWORKS` or `CONFIDENCES`.
+        For a word that is none of `NETWORKS` or `CONFIDENCES`, or a narrow network that sees or validates on other faces.
     """
 
     network: str = "dilated"  # Fig. 2; "truncated": §IV-C; "spatial fusion": [22], which it replaces
@@ -57,11 +58,18 @@ class ECTConfig:
     validation_faces: int = 100  # our choice, as for DAN
     validate_every: int = 200  # our choice
     patience: int = 40  # our choice
+    finetuning: float = 0.1  # our choice: share of samples and step size for the truncated network, §IV-C
+    narrow: "ECTConfig | None" = None  # our choice: width and budget of a network to train first and to widen
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
 
     def __post_init__(self) -> None:
         check_one_of("network", self.network, NETWORKS)
         check_one_of("confidence", self.confidence, CONFIDENCES)
+        for name in ("input_size", "shape_extent", "validation_faces"):
+            if self.narrow and getattr(self.narrow, name) != getattr(self, name):
+                raise ReplicateError(
+                    f"narrow: got {name} {getattr(self.narrow, name)}, expected {getattr(self, name)} as of the network that grows from it"
+                )
 
     @property
     def unit(self) -> float:
@@ -130,7 +138,8 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, out * branches, H, W)."""
-        parts = [branch(x) for branch in self.branches]
+        learning = torch.is_grad_enabled()
+        parts = [_exact(branch, x) if learning and _unsafe(branch) else branch(x) for branch in self.branches]
         return functional.relu_(torch.cat(parts, 1) if len(parts) > 1 else parts[0])
 
 
@@ -191,8 +200,14 @@ def _last(channels: int, points: int) -> nn.Conv2d:
     return layer
 
 
+def _unsafe(layer: nn.Conv2d) -> bool:
+    """Whether its bfloat16 gradient may be wrong: on CPUs, oneDNN's for dilated filters reads beyond its input, into NaN or a crash, where
+    more than 16 channels are no multiple of 16. None is at widths that are multiples of 1/4."""
+    return layer.dilation[0] > 1 and layer.in_channels > 16 and layer.in_channels % 16 > 0
+
+
 def _exact(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A last layer, in full precision: bfloat16 has too few digits to tell a peak from its neighbours."""
+    """A layer in full precision, as the last ones are: bfloat16 has too few digits to tell a peak from its neighbours."""
     with torch.autocast(x.device.type, enabled=False):
         return layer(x.to(layer.weight.dtype))
 

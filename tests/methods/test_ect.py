@@ -1,5 +1,6 @@
 """The estimation of ECT against the paper: layers and counts of Fig. 2, ideal response maps, Eq. 10, inference."""
 
+import contextlib
 import csv
 import math
 from dataclasses import replace
@@ -163,6 +164,27 @@ def test_the_gradient_is_that_of_finite_differences():
             values.append(cost())
     assert abs(slope) > 1e-3
     assert ((values[0] - values[1]) / 2e-6).item() == pytest.approx(slope.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [1 / 8, 1 / 4])
+def test_gradients_in_bfloat16_are_close_to_those_in_full_precision(width, monkeypatch):
+    """At 1/8, a layer that dilates reads 24 channels, of which the processor's bfloat16 kernels make NaN, or a crash."""
+    config = replace(SMALL, width=width)
+    model, crops, points = network(config), torch.rand(4, 3, 64, 64), 16 + 32 * torch.rand(4, 5, 2)
+    model.to(memory_format=torch.channels_last)
+    found = torch.autograd.grad(ect.loss(model(crops), points, config), list(model.parameters()))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    expected = torch.autograd.grad(ect.loss(model(crops), points, config), list(model.parameters()))
+    for ours, exact in zip(found, expected, strict=True):
+        assert (ours - exact).norm() < 0.3 * exact.norm()
+
+
+def test_no_layer_of_the_published_or_of_the_small_network_must_leave_bfloat16():
+    for name in ect.NETWORKS:
+        for config in (PAPER, CONFIGS["cpu", "synthetic"]):
+            with torch.device("meta"):
+                made = FCN(replace(config, network=name), 68)
+            assert not any(ect._unsafe(m) for m in made.modules() if isinstance(m, torch.nn.Conv2d))
 
 
 def test_every_layer_learns():
