@@ -140,10 +140,9 @@ class Experiment:
     ) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
-        if all(file.exists() and (file in self._tested or not self.fresh) for file in files):
-            recorded = [predictions.read(file) for file in files]
-            if not points or all(run.points is not None for run in recorded):
-                return recorded
+        on_record = [self._on_record(file) for file in files]
+        if all(run and (run.points is not None or not points) for run in on_record):
+            return on_record
         if (
             tuple(models) not in self._obtained
         ):  # other test sets want them too, and `fresh` must not train again
@@ -158,13 +157,21 @@ class Experiment:
             **({"trained_before_on": trained.after.count} if trained.after else {}),
         }
         runs = []
-        for model, predicted, report in zip(models, trained.predict(faces), trained.reports, strict=True):
+        found = zip(models, files, trained.predict(faces), trained.reports, strict=True)
+        for model, file, predicted, report in found:
             errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
-            kept = np.asarray(predicted) if points else None
+            # a notebook that needs errors alone does not take away the points that another one has put on record
+            known = file.exists() and predictions.read(file).points is not None
+            kept = np.asarray(predicted) if points or known else None
             about = provenance | _training(report)
             runs.append(Predictions(model, testset, self.faces, faces.names, errors, kept, about))
             self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
         return runs
+
+    def _on_record(self, file: Path) -> Predictions | None:
+        """Predictions on record that need not be made again; None if there are none."""
+        usable = file.exists() and (file in self._tested or not self.fresh)
+        return predictions.read(file) if usable else None
 
     def error_rows(
         self,

@@ -191,6 +191,16 @@ def test_points_are_left_out_where_errors_are_enough_and_made_when_they_are_want
     assert predictor.asked == ["common", "common"]
 
 
+def test_points_on_record_stay_when_a_model_is_tested_again_with_another_for_errors_alone():
+    predictor, run = Predictor(), experiment()
+    test_split(run, "common", predictor)
+    written = {path: path.read_bytes() for path in stored(run)}
+    others = [MODELS[0], "e" * 12]
+    found = experiment().test(others, run.source("300w", "common"), predictor.obtain, points=False)
+    assert [one.points is None for one in found] == [False, True]
+    assert {path: path.read_bytes() for path in written} == written
+
+
 def test_kinds_of_faces_do_not_share_predictions():
     synthetic, real = Predictor(), Predictor()
     test_split(experiment(), "common", synthetic)
