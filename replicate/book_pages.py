@@ -12,6 +12,7 @@ from replicate.workflow import Job
 
 if TYPE_CHECKING:
     from replicate.evidence.ambiguities import Ambiguity
+    from replicate.evidence.claims import Claim
     from replicate.evidence.rows import Row
 
 NAMES = {"lddr": "LDDR", "tcnn": "TCNN", "dan": "DAN", "rnn": "RNN", "ect": "ECT"}
@@ -149,15 +150,21 @@ def _verdict_cells(verdict: Mapping) -> list[str]:
     word = badge(verdict["verdict"])
     if "faces" not in verdict:
         return [word, "–"]
-    facts = (
-        [] if verdict["left"] is None else [f"{number(verdict['left'])} against {number(verdict['right'])}"]
-    )
+    facts = [] if verdict["left"] is None else [_sides(claims.get(verdict["claim"]), verdict)]
     facts += [f"difference {difference(verdict)}"] if verdict["difference"] is not None else []
     margin = claims.get(verdict["claim"]).equality_margin(verdict["right"])
     facts += [f"margin ±{number(margin)}"] if margin is not None else []
     facts += [f"{verdict['images']:,} images"] if verdict["images"] else []
     facts += [verdict["note"]] if verdict["note"] else []
     return [f"{word} {text(verdict['faces'])}, {text(verdict['profile'])}", text("; ".join(facts) or None)]
+
+
+def _sides(claim: "Claim", verdict: Mapping) -> str:
+    """Both sides of a claim by name, with what is compared."""
+    quantity = claim.quantity()
+    named = ((claim.left, verdict["left"]), (claim.right, verdict["right"]))
+    sides = [f"{name} {number(value)}" for name, value in named if value is not None]
+    return f"{quantity.metric}{', %' * bool(quantity.unit)}: {' against '.join(sides)}"
 
 
 def recorded_page(paper: str, numbers: Sequence["Row"], statements: Sequence[Mapping]) -> str:

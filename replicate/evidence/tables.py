@@ -71,10 +71,30 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
         faces=rows[0].faces,
         profile=rows[0].profile,
         images={row.subset: row.images for row in rows if row.images and (row.subset or not named)},
-        seeds=max((row.seeds or 1 for row in rows), default=1),
+        seeds=_span([row.seeds or 1 for row in rows]),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
-        notes=tuple(dict.fromkeys(note for row in rows for note in row.note.split("; ") if note)),
+        notes=_notes(rows),
         title=title,
+        intervals=any(row.ci_low is not None for row in rows),
+    )
+
+
+def _span(seeds: Sequence[int]) -> str:
+    """How many training seeds, in words; methods of a table may differ."""
+    low, high = min(seeds, default=1), max(seeds, default=1)
+    return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
+
+
+def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Each note once; with the methods that it is about, unless it is about all."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        for note in filter(None, row.note.split("; ")):
+            methods.setdefault(note, []).append(row.method)
+    everything = {row.method for row in rows}
+    return tuple(
+        note if set(about) == everything else f"{', '.join(dict.fromkeys(about))}: {note}"
+        for note, about in methods.items()
     )
 
 
@@ -83,21 +103,22 @@ def caption_of(
     faces: str,
     profile: str,
     images: dict[str, int],
-    seeds: int,
+    seeds: int | str,
     box_rule: str = "",
     notes: Sequence[str] = (),
     title: str = "",
+    intervals: bool = True,
 ) -> str:
-    """Caption of a table or figure that has no rows; `images` counts the images of each subset."""
+    """Caption of a table or figure that has no rows; `images` counts the images of each subset, `seeds` may be in words."""
     counts = ", ".join(f"{count:,} {subset}".strip() for subset, count in images.items())
     parts = [
         f"{faces} faces",
         f"profile {profile}",
         f"{counts} images" if counts else "",
-        f"{seeds} seed{'s' * (seeds > 1)}",
+        seeds if isinstance(seeds, str) else _span([seeds]),
         *notes,
         f"boxes: {box_rule}" if box_rule else "",
-        "95 % intervals by bootstrap",
+        "95 % intervals by bootstrap" if intervals else "",
     ]
     lines = [title, "; ".join(filter(None, parts))]
     if faces == "synthetic":
@@ -187,7 +208,14 @@ def table(rows: Iterable[Row], verdicts: Iterable[Verdict] = (), title: str = ""
     rows = list(rows)
     if not rows:
         return absent(title)
-    return Table(compare(rows, verdicts), caption(rows, title))
+    return Table(_without_empty(compare(rows, verdicts)), caption(rows, title))
+
+
+def _without_empty(compared: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns that hold nothing in any line."""
+    may_go = ["subset", "images", "paper", "difference", "verdict"]
+    empty = [name for name in may_go if compared[name].isin(("", "–")).all()]
+    return compared.drop(columns=empty)
 
 
 def absent(title: str = "") -> Table:
@@ -211,12 +239,15 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
     lines = []
     for verdict in verdicts:
         claim = claims.get(verdict.claim)
-        sides = [
-            "–" if side is None else number(side, claim.quantity().unit)
-            for side in (verdict.left, verdict.right)
-        ]
         lines.append(
-            (claim.id, claim.statement, *sides, _decisive(claim, verdict), verdict.verdict, verdict.note)
+            (
+                claim.id,
+                claim.statement,
+                _measured(claim, verdict),
+                _decisive(claim, verdict),
+                verdict.verdict,
+                verdict.note,
+            )
         )
     by_images: dict[int, list[str]] = {}
     for verdict in verdicts:
@@ -231,7 +262,7 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
         box_rule=box_rule,
         title="Verdicts on the claims",
     )
-    columns = ["claim", "statement", "left", "right", "difference", "verdict", "note"]
+    columns = ["claim", "statement", "measured", "difference", "verdict", "note"]
     return Table(pd.DataFrame(lines, columns=columns), about)
 
 
@@ -276,6 +307,18 @@ def _per_cent(printed: Mapping) -> str:
     if printed["unit"] == "fraction":
         return number(100 * printed["number"], "%")
     return printed["value"] or "–"
+
+
+def _measured(claim: Claim, verdict: Verdict) -> str:
+    """Both sides of a claim by name, with what is compared."""
+    quantity = claim.quantity()
+    named = ((claim.left, verdict.left), (claim.right, verdict.right))
+    sides = [
+        f"{name} {number(value, quantity.unit)}{' %' * bool(quantity.unit)}"
+        for name, value in named
+        if value is not None
+    ]
+    return f"{quantity.metric}: {' against '.join(sides)}" if sides else "–"
 
 
 def _decisive(claim: Claim, verdict: Verdict) -> str:

@@ -76,7 +76,7 @@ def rate_rows(run: Experiment, artefact: str, metric: str, unit: str, rates: Rat
             Row(
                 artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=NO_NORMALISER,
                 value=value, ci_low=low, ci_high=high, unit=unit, images=rates.count, seeds=1, faces=run.faces, profile=run.profile,
-                device=rates.device, seconds=(rates.count / values).sum(), note=f"{rates.note}; {len(values)} rounds",
+                device=rates.device, seconds=(rates.count / values).sum(), note=f"{rates.note}; {len(values)} rounds; {rates.device}",
             )
         )  # fmt: skip
     return made

@@ -52,3 +52,19 @@ def test_steps_of_training_follow_one_another_on_the_axis():
 def test_a_record_without_validation_errors_says_what_to_do():
     with pytest.raises(ReplicateError, match="delete its prediction file"):
         ablations.learning_curves({"a": [runs(0.0)]})
+
+
+def test_findings_sort_methods_by_the_intervals_of_their_differences():
+    noisy = [
+        Predictions(
+            one.model,
+            one.testset,
+            "synthetic",
+            NAMES,
+            {"inter-ocular": one.errors["inter-ocular"] + np.tile([1, -1], 20)},
+        )
+        for one in runs(0.0)
+    ]
+    text = ablations.findings({"a": runs(0.0), "b": runs(0.5), "c": runs(-0.2), "d": noisy}, "a").data
+    assert "lower error than a**: c." in text and "higher error than a**: b." in text
+    assert "No significant difference**: d." in text

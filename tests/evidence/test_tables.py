@@ -190,7 +190,7 @@ def test_a_verdict_table_names_the_images_of_each_claim_if_they_differ():
 def test_what_was_not_judged_or_measured_leaves_no_gap():
     unjudged = judged(claim="DAN-C5", faces="synthetic", verdict="not testable", ci_low=None, ci_high=None)
     [line] = tables.verdict_table([unjudged], "tight").data.to_dict("records")
-    assert (line["left"], line["right"], line["difference"]) == ("–", "–", "–")
+    assert (line["measured"], line["difference"]) == ("–", "–")
     for empty in (tables.verdict_table([]), tables.table([], title="Table 4")):
         assert "these faces are not on this machine" in empty._repr_html_()
         assert "<table" not in empty._repr_html_() and str(empty) == empty.caption
@@ -203,3 +203,31 @@ def test_figure_caption_says_what_the_figure_was_made_from():
     assert found == "Worst faces: synthetic faces; profile cpu; 1,689 full images; 3 seeds; boxes: tight."
     assert tables.figure_caption("a", faces="real", profile="smoke", images=1).endswith("smoke; 1 image.")
     assert "NUMBERS MEAN NOTHING" in tables.figure_caption("a", faces="real", profile="smoke")
+
+
+def test_verdicts_name_both_sides_with_what_is_compared():
+    [line] = tables.verdict_table([judged(left=4.3, right=5.02, difference=-0.72)]).data.to_dict("records")
+    assert line["measured"] == "mean error, inter-ocular: DAN, 2 stages 4.30 % against DAN, 1 stage 5.02 %"
+    speed = judged(claim="DAN-C18", left=450.0, right=197.0, difference=253.0, ci_low=240, ci_high=260)
+    [line] = tables.verdict_table([speed]).data.to_dict("records")
+    assert line["measured"] == "faces per second: DAN, batches 450 against DAN, one by one 197"
+
+
+def test_a_table_leaves_out_columns_that_hold_nothing(make_row):
+    full = tables.table([make_row(faces="real")], [judged()]).data
+    assert list(full.columns)[-2:] == ["difference", "verdict"]
+    bare = tables.table([make_row()]).data
+    assert list(bare.columns) == ["method", "subset", "metric", "images", "paper", "ours"]
+
+
+def test_captions_say_which_method_a_note_is_about(make_row):
+    rows = [
+        make_row(method="SDM", seeds=1, note="trained on 5 faces"),
+        make_row(method="DAN", seeds=3, note="trained on 7 faces; slow"),
+    ]
+    found = tables.caption(rows)
+    assert "1 to 3 seeds; SDM: trained on 5 faces; DAN: trained on 7 faces; DAN: slow;" in found
+    alike = tables.caption([make_row(note="trained on 5 faces"), make_row(note="trained on 5 faces")])
+    assert "; trained on 5 faces;" in alike
+    exact = tables.caption([make_row(ci_low=None, ci_high=None)])
+    assert "intervals" not in exact

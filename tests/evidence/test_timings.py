@@ -42,7 +42,7 @@ def test_too_few_rounds_are_refused():
 def test_rows_hold_the_mean_rate_and_its_interval():
     (row,) = timings.rate_rows(experiment(), *NAME, "fps", rates())
     assert row.value == pytest.approx(73) and row.ci_low < 73 < row.ci_high
-    assert (row.images, row.unit, row.note) == (16, "fps", "width 4; 12 rounds")
+    assert (row.images, row.unit, row.note) == (16, "fps", "width 4; 12 rounds; a device")
     assert row.seconds == pytest.approx((16 / rates().by_way["DAN, batches"]).sum(), abs=0.1)
 
 

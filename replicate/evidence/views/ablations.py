@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
@@ -69,6 +70,18 @@ def difference_table(run: Experiment, source: FaceSource, results: Runs, referen
 
 def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
     return "{:{s}.2f} [{:{s}.2f}, {:{s}.2f}]".format(value, low, high, s=sign)
+
+
+def findings(results: Runs, reference: str) -> Markdown:
+    """In words, which methods differ significantly from the reference in mean error, by the intervals of their paired differences."""
+    compared = differences(results, reference)
+    groups = {
+        f"**Significantly lower error than {reference}**": [n for n, c in compared.items() if c.high < 0],
+        f"**Significantly higher error than {reference}**": [n for n, c in compared.items() if c.low > 0],
+        "**No significant difference**": [n for n, c in compared.items() if c.low <= 0 <= c.high],
+    }
+    lines = [f"* {head}: {'; '.join(names)}." for head, names in groups.items() if names]
+    return Markdown("\n".join(lines))
 
 
 def difference_plot(results: Runs, reference: str, *, title: str = "") -> Figure:

@@ -174,7 +174,7 @@ def cost_table(
         relative = needed[method] / min(needed.values())
         seen = " + ".join(f"{step.samples:,}" for step in steps)
         lines.append((method, seen, f"{needed[method] / 1e12:,.1f}", f"{relative:.2f}", f"{minutes:.1f}"))
-    columns = ["method", "samples", "operations, 10^12", "operations, relative", "minutes"]
+    columns = ["method", "samples", "operations, 10¹²", "operations, relative", "minutes"]
     return Table(pd.DataFrame(lines, columns=columns), caption)
 
 
