@@ -335,7 +335,7 @@ class Experiment:
         A claim about several metrics is judged on all of them.
         """
         claim = claims.get(claim_id)
-        note = "; ".join(filter(None, [note, _unlike(claim.left, left, claim.right, right)]))
+        note = "; ".join(filter(None, [note, _unlike(left, right)]))
         errors = (stacked_errors(list(side), claim.quantity().normaliser) for side in (left, right))
         return self._recorded(verdicts.judge_all(claim, *errors, **self._edition, note=note))
 
@@ -391,12 +391,10 @@ def trained_on(provenance: Mapping) -> str:
     return f"{text} after {before:,} generated ones" if before else text
 
 
-def _unlike(
-    left: str, left_runs: Sequence[Predictions], right: str, right_runs: Sequence[Predictions]
-) -> str:
+def _unlike(left: Sequence[Predictions], right: Sequence[Predictions]) -> str:
     """How many faces each side was trained on, if not the same."""
-    sides = [trained_on(runs[0].provenance) for runs in (left_runs, right_runs)]
-    return "" if sides[0] == sides[1] else f"{left} {sides[0]}, {right} {sides[1]}"
+    sides = [trained_on(runs[0].provenance) for runs in (left, right)]
+    return "" if sides[0] == sides[1] else " against ".join(sides)
 
 
 def _training(report: FitReport) -> dict:

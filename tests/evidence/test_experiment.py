@@ -1,6 +1,7 @@
 """What notebooks work with: predictions are made once, rows say what the errors say, nothing is lost on the way."""
 
 import json
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -501,3 +502,14 @@ def test_splits_that_are_here_are_told_and_their_absence_says_where_they_belong(
     monkeypatch.setattr(FaceSource, "load", REAL_LOAD)
     with pytest.raises(ReplicateError, match=f"{tmp_path}/300w is not there. Set REPLICATE_DATA"):
         Experiment("dan", faces="real").present("300w", ("private", "full"))
+
+
+def test_a_verdict_says_how_many_faces_its_sides_were_trained_on_where_they_differ():
+    run, other = experiment(), Predictor()
+    one, two = test_split(run, "common", other)
+    known = {**two.provenance, "training_faces": 64, "trained_before_on": 12000}
+    more = replace(two, provenance=known)
+    same = run.judge("DAN-C1", [two], [one]).note
+    found = run.judge("DAN-C1", [more], [one]).note
+    assert "trained on" not in same
+    assert found.startswith("trained on 64 faces after 12,000 generated ones against trained on ")
