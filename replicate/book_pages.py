@@ -136,7 +136,8 @@ def claims_table(statements: Sequence[Mapping]) -> str:
     """One line per claim and verdict."""
     lines = []
     for claim in statements:
-        head = [text(claim["id"]), text(claim["statement"])]
+        remark = f" *{text(claim['note'])}*" if claim.get("note") else ""
+        head = [text(claim["id"]), text(claim["statement"]) + remark]
         for verdict in told(claim):
             lines.append([*head, *_verdict_cells(verdict)])
             head = ["", ""]
