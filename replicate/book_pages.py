@@ -12,7 +12,6 @@ from replicate.workflow import Job
 
 if TYPE_CHECKING:
     from replicate.evidence.ambiguities import Ambiguity
-    from replicate.evidence.claims import Claim
     from replicate.evidence.rows import Row
 
 NAMES = {"lddr": "LDDR", "tcnn": "TCNN", "dan": "DAN", "rnn": "RNN", "ect": "ECT"}
@@ -147,25 +146,22 @@ def claims_table(statements: Sequence[Mapping]) -> str:
 def _verdict_cells(verdict: Mapping) -> list[str]:
     """The verdict with its faces and profile; both sides, their difference [95 %], the margin of an equality, images and the note."""
     from replicate.evidence import claims
+    from replicate.evidence.tables import measured
 
     word = badge(verdict["verdict"])
     if "faces" not in verdict:
         return [word, "–"]
-    facts = [] if verdict["left"] is None else [_sides(claims.get(verdict["claim"]), verdict)]
+    facts = (
+        []
+        if verdict["left"] is None
+        else [measured(claims.get(verdict["claim"]), verdict["left"], verdict["right"])]
+    )
     facts += [f"difference {difference(verdict)}"] if verdict["difference"] is not None else []
     margin = claims.get(verdict["claim"]).equality_margin(verdict["right"])
     facts += [f"margin ±{number(margin)}"] if margin is not None else []
     facts += [f"{verdict['images']:,} images"] if verdict["images"] else []
     facts += [verdict["note"]] if verdict["note"] else []
     return [f"{word} {text(verdict['faces'])}, {text(verdict['profile'])}", text("; ".join(facts) or None)]
-
-
-def _sides(claim: "Claim", verdict: Mapping) -> str:
-    """Both sides of a claim by name, with what is compared."""
-    quantity = claim.quantity()
-    named = ((claim.left, verdict["left"]), (claim.right, verdict["right"]))
-    sides = [f"{name} {number(value)}" for name, value in named if value is not None]
-    return f"{quantity.metric}{', %' * bool(quantity.unit)}: {' against '.join(sides)}"
 
 
 def recorded_page(paper: str, numbers: Sequence["Row"], statements: Sequence[Mapping]) -> str:
@@ -196,11 +192,11 @@ def recorded_page(paper: str, numbers: Sequence["Row"], statements: Sequence[Map
 
 def results_table(numbers: Sequence["Row"]) -> str:
     """Our numbers of one artefact beside the paper's, under a caption that says what they were measured on."""
-    from replicate.evidence import tables
+    from replicate.evidence import captions, tables
 
     compared = tables.compare(numbers).drop(columns="verdict")
     lines = [[text(cell) for cell in line] for line in compared.to_numpy().tolist()]
-    return f"*{text(tables.caption(numbers))}*\n\n" + table(list(compared.columns), lines)
+    return f"*{text(captions.caption(numbers))}*\n\n" + table(list(compared.columns), lines)
 
 
 def ambiguities_page() -> str:

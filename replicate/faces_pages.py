@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from replicate.book_pages import table, text
-from replicate.evidence import rows, tables
+from replicate.evidence import captions, rows, tables
 from replicate.evidence.records import OTHER_ARTEFACTS
 from replicate.evidence.rows import Row
 from replicate.faces.protocols import PROTOCOLS, data_set_of, leaves
@@ -43,8 +43,9 @@ def transfer_page(recorded: Sequence[Row], on_real: Sequence[Row]) -> str:
         "A DAN is trained on generated faces alone and tested on the photographs of the 300-W test set. It has never seen a photograph. If "
         "the generated faces were useless, its error would be that of the mean shape, which puts the same average face into every box; if they "
         "were as good as photographs, it would be that of a DAN trained on as many real ones. The DAN that stands beside it is that of the DAN chapter on "
-        "real faces. Width, samples and number of training faces are its own (the captions name both numbers of faces), so the distance "
-        "between the two measures the generator and the training together.\n",
+        "real faces, with a width, samples and training faces of its own. At the `cpu` profile it starts from the weights of the network that is tested "
+        "here and then learns from photographs (the captions name both numbers of faces), so the distance between the two is what the photographs and the "
+        "further training add; it is no measure of a network that has seen photographs alone.\n",
         "Nothing was adjusted on the test photographs: choices about the generator were made on the real *training* faces.\n",
     ]
     photographs = _by_profile(recorded, "real")
@@ -115,7 +116,7 @@ def _error_tables(shown: Sequence[Row]) -> list[str]:
             if metric == "mean error"
             else f"{metric}, %, {normaliser}"
         )
-        words = tables.caption(shown, f"{about}, on {shown[0].faces} faces")
+        words = captions.caption(shown, f"{about}, on {shown[0].faces} faces")
         parts.append(f"*{text(words)}*\n\n" + table(["method", *subsets], lines))
     return parts
 

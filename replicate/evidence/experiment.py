@@ -1,6 +1,6 @@
 """What a notebook works with: faces, predictions, rows and verdicts of one paper at one profile."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
 from replicate.evidence import (
+    captions,
     claims,
     figures,
     judging,
@@ -18,7 +19,6 @@ from replicate.evidence import (
     measured,
     predictions,
     rows,
-    tables,
     verdicts,
 )
 from replicate.evidence.claims import Verdict
@@ -133,7 +133,9 @@ class Experiment:
         """
         points = points and self.faces == "synthetic"
         parts = [self._test_part(models, part, obtain, points) for part in source.parts]
-        return [_join(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)]
+        return [
+            predictions.joined(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)
+        ]
 
     def _test_part(
         self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained], points: bool
@@ -229,7 +231,7 @@ class Experiment:
             faces_sha256=provenance["faces_sha256"],
             box_rule=provenance["box_rule"],
             model=" ".join(run.model for run in runs),
-            note=trained_on(provenance),
+            note=predictions.trained_on(provenance),
         )
 
     def change_rows(
@@ -324,7 +326,7 @@ class Experiment:
         manifest.record(
             [manifest.Figure(artefact=artefact, title=title, alt=figure.get_label(), **edition, **shown)]
         )
-        figures.show(figure, tables.figure_caption(title, **edition, **shown) if shown else "")
+        figures.show(figure, captions.figure_caption(title, **edition, **shown) if shown else "")
         return figure
 
     def judge(
@@ -384,16 +386,9 @@ class Experiment:
         return verdict
 
 
-def trained_on(provenance: Mapping) -> str:
-    """In words, how many faces a model was trained on."""
-    text = f"trained on {provenance['training_faces']:,} faces"
-    before = provenance.get("trained_before_on")
-    return f"{text} after {before:,} generated ones" if before else text
-
-
 def _unlike(left: Sequence[Predictions], right: Sequence[Predictions]) -> str:
     """How many faces each side was trained on, if not the same."""
-    sides = [trained_on(runs[0].provenance) for runs in (left, right)]
+    sides = [predictions.trained_on(runs[0].provenance) for runs in (left, right)]
     return "" if sides[0] == sides[1] else " against ".join(sides)
 
 
@@ -404,20 +399,3 @@ def _training(report: FitReport) -> dict:
         batch = report.samples / report.steps
         about["validation"] = [[round(step * batch), round(error, 3)] for step, error in report.history]
     return about
-
-
-def _join(runs: Sequence[Predictions], testset: str) -> Predictions:
-    """One run from the runs of the same model on disjoint test sets."""
-    if len(runs) == 1:
-        return runs[0]
-    first = runs[0]
-    hashes = " ".join(run.provenance["faces_sha256"] for run in runs)
-    return Predictions(
-        first.model,
-        testset,
-        first.faces,
-        tuple(name for run in runs for name in run.names),
-        {n: np.concatenate([run.errors[n] for run in runs]) for n in first.errors},
-        None if first.points is None else np.concatenate([run.points for run in runs]),
-        {**first.provenance, "faces_sha256": hashes},
-    )

@@ -8,7 +8,7 @@ to the cache, never to the recorded results.
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -189,6 +189,30 @@ def stacked_errors(runs: list[Predictions], normaliser: str) -> np.ndarray:
     for run in runs:
         check_one_of(f"normaliser of {run.model}", normaliser, run.errors)
     return np.stack([run.errors[normaliser] for run in runs])
+
+
+def trained_on(provenance: Mapping) -> str:
+    """In words, how many faces a model was trained on."""
+    text = f"trained on {provenance['training_faces']:,} faces"
+    before = provenance.get("trained_before_on")
+    return f"{text} after {before:,} generated ones" if before else text
+
+
+def joined(runs: Sequence[Predictions], testset: str) -> Predictions:
+    """One run from the runs of the same model on disjoint test sets."""
+    if len(runs) == 1:
+        return runs[0]
+    first = runs[0]
+    hashes = " ".join(run.provenance["faces_sha256"] for run in runs)
+    return Predictions(
+        first.model,
+        testset,
+        first.faces,
+        tuple(name for run in runs for name in run.names),
+        {n: np.concatenate([run.errors[n] for run in runs]) for n in first.errors},
+        None if first.points is None else np.concatenate([run.points for run in runs]),
+        {**first.provenance, "faces_sha256": hashes},
+    )
 
 
 def _packed(predictions: Predictions) -> dict[str, np.ndarray]:

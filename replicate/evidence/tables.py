@@ -7,12 +7,11 @@ import pandas as pd
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, published
+from replicate.evidence.captions import SMOKE_WARNING, caption, caption_of, check_one_edition
 from replicate.evidence.claims import Claim, Verdict
 from replicate.evidence.records import paper_of
 from replicate.evidence.rows import NO_NORMALISER, Row
 
-SMOKE_WARNING = "smoke profile: numbers mean nothing"
-SYNTHETIC_REMARK = "Synthetic faces are not the paper's benchmark: compare directions, not sizes"
 _MATCH = ("artefact", "protocol", "subset", "points", "normaliser")
 _VERSUS = " vs "  # in the name of a relative change, before the method that it is relative to
 _CLASS = {"reproduced": "good", "direction holds": "fair", "not reproduced": "bad", "inconclusive": "open"}
@@ -46,108 +45,12 @@ def compare(
         For rows of mixed faces or profiles.
     """
     rows, verdicts = list(rows), list(verdicts)
-    _one_edition(rows)
+    check_one_edition(rows)
     paper = published.load() if published_values is None else published_values
     return pd.DataFrame(
         [_line(row, paper, verdicts) for row in rows],
         columns=["method", "subset", "metric", "images", "paper", "ours", "difference", "verdict"],
     )
-
-
-def caption(rows: Iterable[Row], title: str = "") -> str:
-    """What a table or figure was measured on: faces, profile, images, seeds, box rule; drawn from its rows.
-
-    Parameters
-    ----------
-    rows : iterable of Row
-        Of one kind of faces and one profile.
-    title : str
-        Put in front.
-    """
-    rows = list(rows)
-    _one_edition(rows)
-    named = any(row.subset for row in rows)  # a statement about no test set has its images from another row
-    return caption_of(
-        faces=rows[0].faces,
-        profile=rows[0].profile,
-        images={row.subset: row.images for row in rows if row.images and (row.subset or not named)},
-        seeds=_span([row.seeds or 1 for row in rows]),
-        box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
-        notes=_notes(rows),
-        title=title,
-        intervals=any(row.ci_low is not None for row in rows),
-    )
-
-
-def _span(seeds: Sequence[int]) -> str:
-    """How many training seeds, in words; methods of a table may differ."""
-    low, high = min(seeds, default=1), max(seeds, default=1)
-    return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
-
-
-def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Each note once; with the methods that it is about, unless it is about all."""
-    methods: dict[str, list[str]] = {}
-    for row in rows:
-        for note in filter(None, row.note.split("; ")):
-            methods.setdefault(note, []).append(row.method)
-    everything = {row.method for row in rows}
-    return tuple(
-        note if set(about) == everything else f"{', '.join(dict.fromkeys(about))}: {note}"
-        for note, about in methods.items()
-    )
-
-
-def caption_of(
-    *,
-    faces: str,
-    profile: str,
-    images: dict[str, int],
-    seeds: int | str,
-    box_rule: str = "",
-    notes: Sequence[str] = (),
-    title: str = "",
-    intervals: bool = True,
-) -> str:
-    """Caption of a table or figure that has no rows; `images` counts the images of each subset, `seeds` may be in words."""
-    counts = ", ".join(f"{count:,} {subset}".strip() for subset, count in images.items())
-    parts = [
-        f"{faces} faces",
-        f"profile {profile}",
-        f"{counts} images" if counts else "",
-        seeds if isinstance(seeds, str) else _span([seeds]),
-        *notes,
-        f"boxes: {box_rule}" if box_rule else "",
-        "95 % intervals by bootstrap" if intervals else "",
-    ]
-    lines = [title, "; ".join(filter(None, parts))]
-    if faces == "synthetic":
-        lines.append(SYNTHETIC_REMARK)
-    if profile == "smoke":
-        lines.insert(0, SMOKE_WARNING.upper())
-    return ". ".join(line[0].upper() + line[1:].rstrip(".") for line in lines if line) + "."
-
-
-def figure_caption(
-    title: str,
-    *,
-    faces: str,
-    profile: str,
-    subset: str = "",
-    images: int | None = None,
-    seeds: int | None = None,
-    box_rule: str = "",
-) -> str:
-    """Caption of a figure: what it shows and what it was made from."""
-    parts = [
-        f"{title[0].upper()}{title[1:]}: {faces} faces",
-        f"profile {profile}",
-        f"{images:,} {subset} image{'s' * (images > 1)}".replace("  ", " ") if images else subset,
-        f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "",
-        f"boxes: {box_rule}" if box_rule else "",
-    ]
-    smoke = f"{SMOKE_WARNING.upper()}. " if profile == "smoke" else ""
-    return smoke + "; ".join(filter(None, parts)) + "."
 
 
 def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
@@ -243,7 +146,7 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
             (
                 claim.id,
                 claim.statement,
-                _measured(claim, verdict),
+                measured(claim, verdict.left, verdict.right),
                 _decisive(claim, verdict),
                 verdict.verdict,
                 verdict.note,
@@ -309,10 +212,10 @@ def _per_cent(printed: Mapping) -> str:
     return printed["value"] or "–"
 
 
-def _measured(claim: Claim, verdict: Verdict) -> str:
-    """Both sides of a claim by name, with what is compared."""
+def measured(claim: Claim, left: float | None, right: float | None) -> str:
+    """Both sides of a claim by name, with what is compared; a dash without numbers."""
     quantity = claim.quantity()
-    named = ((claim.left, verdict.left), (claim.right, verdict.right))
+    named = ((claim.left, left), (claim.right, right))
     sides = [
         f"{name} {number(value, quantity.unit)}{' %' * bool(quantity.unit)}"
         for name, value in named
@@ -341,14 +244,6 @@ def number(value: float, unit: str) -> str:
     if unit == "count" or (float(value).is_integer() and abs(value) >= 1000):
         return f"{value:,.0f}"
     return f"{value:.3g}"
-
-
-def _one_edition(rows: Sequence[Row]) -> None:
-    editions = {(row.faces, row.profile) for row in rows}
-    if len(editions) != 1:
-        raise ReplicateError(
-            f"rows: got {sorted(editions) or 'none'}, expected rows of one kind of faces and one profile"
-        )
 
 
 def _line(row: Row, paper: pd.DataFrame, verdicts: Sequence[Verdict]) -> dict[str, str]:

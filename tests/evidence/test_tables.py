@@ -3,7 +3,7 @@
 import pytest
 
 from replicate.errors import ReplicateError
-from replicate.evidence import tables
+from replicate.evidence import captions, tables
 from replicate.evidence.claims import Verdict
 
 
@@ -75,21 +75,22 @@ def test_a_caption_names_faces_profile_images_seeds_and_box_rule(make_row):
         make_row(faces="real", subset="common", images=554),
         make_row(faces="real", subset="challenging", images=135),
     ]
-    assert tables.caption(made, "Stages") == (
+    assert captions.caption(made, "Stages") == (
         "Stages. Real faces; profile cpu; 554 common, 135 challenging images; 1 seed; boxes: tight boxes; "
         "95 % intervals by bootstrap."
     )
-    assert tables.SYNTHETIC_REMARK in tables.caption([make_row(seeds=3)])
-    assert "3 seeds" in tables.caption([make_row(seeds=3)])
+    assert captions.SYNTHETIC_REMARK in captions.caption([make_row(seeds=3)])
+    assert "3 seeds" in captions.caption([make_row(seeds=3)])
 
 
 def test_a_caption_says_nothing_twice(make_row):
     notes = ["trained on 5 faces", "trained on 5 faces; DAN-S1 on the full set"]
     made = [make_row(note=notes[0]), make_row(note=notes[1], subset="", images=601)]
-    assert "600 private images; 1 seed; trained on 5 faces; DAN-S1 on the full set; boxes" in tables.caption(
-        made
+    assert (
+        "600 private images; 1 seed; trained on 5 faces; DAN-S1 on the full set; boxes"
+        in captions.caption(made)
     )
-    assert "601 images" in tables.caption(made[1:])
+    assert "601 images" in captions.caption(made[1:])
 
 
 def test_a_smoke_table_warns_before_anything_else(make_row):
@@ -197,12 +198,12 @@ def test_what_was_not_judged_or_measured_leaves_no_gap():
 
 
 def test_figure_caption_says_what_the_figure_was_made_from():
-    found = tables.figure_caption(
+    found = captions.figure_caption(
         "worst faces", faces="synthetic", profile="cpu", subset="full", images=1689, seeds=3, box_rule="tight"
     )
     assert found == "Worst faces: synthetic faces; profile cpu; 1,689 full images; 3 seeds; boxes: tight."
-    assert tables.figure_caption("a", faces="real", profile="smoke", images=1).endswith("smoke; 1 image.")
-    assert "NUMBERS MEAN NOTHING" in tables.figure_caption("a", faces="real", profile="smoke")
+    assert captions.figure_caption("a", faces="real", profile="smoke", images=1).endswith("smoke; 1 image.")
+    assert "NUMBERS MEAN NOTHING" in captions.figure_caption("a", faces="real", profile="smoke")
 
 
 def test_verdicts_name_both_sides_with_what_is_compared():
@@ -225,9 +226,9 @@ def test_captions_say_which_method_a_note_is_about(make_row):
         make_row(method="SDM", seeds=1, note="trained on 5 faces"),
         make_row(method="DAN", seeds=3, note="trained on 7 faces; slow"),
     ]
-    found = tables.caption(rows)
+    found = captions.caption(rows)
     assert "1 to 3 seeds; SDM: trained on 5 faces; DAN: trained on 7 faces; DAN: slow;" in found
-    alike = tables.caption([make_row(note="trained on 5 faces"), make_row(note="trained on 5 faces")])
+    alike = captions.caption([make_row(note="trained on 5 faces"), make_row(note="trained on 5 faces")])
     assert "; trained on 5 faces;" in alike
-    exact = tables.caption([make_row(ci_low=None, ci_high=None)])
+    exact = captions.caption([make_row(ci_low=None, ci_high=None)])
     assert "intervals" not in exact

@@ -9,10 +9,11 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
-from replicate.evidence.experiment import Experiment, trained_on
+from replicate.evidence.captions import caption_of
+from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.predictions import Predictions, stacked_errors
-from replicate.evidence.tables import Table, caption_of
+from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
+from replicate.evidence.tables import Table
 from replicate.faces.sources import FaceSource
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
 from replicate.evidence import published
+from replicate.evidence.captions import caption_of
 from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
 from replicate.evidence.figures import ced_plot, faces_grid
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
-from replicate.evidence.tables import Table, caption_of
+from replicate.evidence.tables import Table
 from replicate.evidence.verdicts import statistic_of
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
@@ -120,7 +121,7 @@ def worst_faces(run: Experiment, network: DAN, faces: FaceSet, tested: Predictio
 def menpo_faces(run: Experiment, network: DAN, source: FaceSource) -> Figure:
     """Fig. 5: test faces with their starting boxes: those of the first hundred on which the second stage corrects the first one most.
 
-    The points of the Menpo test faces were never published, so difficulty cannot be measured by an error.
+    The points of the Menpo test faces were not released with them, so difficulty cannot be measured by an error.
     """
     faces = source.sample(LOOKED_AT)
     first, last = predict_faces(network, faces)[-2:]
