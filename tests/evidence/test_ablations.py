@@ -50,7 +50,9 @@ def test_steps_of_training_follow_one_another_on_the_axis():
 
 
 def test_a_record_without_validation_errors_says_what_to_do():
-    with pytest.raises(ReplicateError, match="delete its prediction file"):
+    with pytest.raises(
+        ReplicateError, match=r"delete the files m\.\*\.npz .* or run the notebook with fresh = True"
+    ):
         ablations.learning_curves({"a": [runs(0.0)]})
 
 

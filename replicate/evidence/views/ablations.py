@@ -169,7 +169,8 @@ def _history(runs: Sequence[Predictions]) -> tuple[list[int], list[float]]:
     for one in runs:
         if "validation" not in one.provenance:
             raise ReplicateError(
-                f"{one.model} on {one.testset}: no validation errors are on record; delete its prediction file and test it again"
+                f"{one.model} on {one.testset}: its record has no validation errors, as those of earlier versions have none; delete the files "
+                f"{one.model}.*.npz in the folder `predictions` of the results, or run the notebook with fresh = True"
             )
         pairs = one.provenance["validation"]
         samples += [before + seen for seen, _ in pairs]
