@@ -6,9 +6,10 @@ the repository (`data/models/`); others are kept in the cache. Nothing is ever u
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from replicate.errors import ReplicateError
 from replicate.files import lock, sha256
 from replicate.training import FitReport, write_tensors
 
+Training = tuple[dict[str, Tensor], FitReport, str]  # what a training gives: tensors, report and device
 FRESH_SINCE = "REPLICATE_FRESH_SINCE"  # set by `replicate run --fresh` for all notebooks of the run
 
 
@@ -78,7 +80,7 @@ class StoredModel:
 
 def get(
     key: ModelKey,
-    train: Callable[[Path], tuple[dict[str, Tensor], FitReport, str]],
+    train: Callable[[Path], Training],
     *,
     parent: StoredModel | None = None,
     fresh: bool = False,
@@ -89,7 +91,7 @@ def get(
     ----------
     key : ModelKey
     train : callable
-        ``train(checkpoint)`` returns tensors, report and device; it resumes from the file `checkpoint` if that exists. Runs
+        ``train(checkpoint)`` resumes from the file `checkpoint` if that exists. Runs
         under a lock, so that two processes that want the same model train it once.
     parent : StoredModel, optional
         The model that this one builds on. A stored model that was built on other weights is not used: the same description can
@@ -114,6 +116,29 @@ def get(
         tensors, report, trained_on = train(checkpoint)
         save(own, key, tensors, report, trained_on, parent_sha256)
     return load(own, key)
+
+
+def chain(
+    keys: Sequence[ModelKey], train: Callable[[list[StoredModel], Path], Training], *, fresh: bool = False
+) -> list[StoredModel]:
+    """The models of successive steps of a training, each built on the one before; see `get`.
+
+    Parameters
+    ----------
+    train : callable
+        ``train(before, checkpoint)`` trains the step after those whose models are `before`.
+    """
+    models: list[StoredModel] = []
+    for key in keys:
+        parent = models[-1] if models else None
+        models.append(get(key, partial(train, list(models)), parent=parent, fresh=fresh))
+    return models
+
+
+def reports(models: Sequence[StoredModel]) -> list[FitReport]:
+    """The record of training up to each step: its own, with the seconds of all steps before added."""
+    seconds = accumulate(model.report.seconds for model in models)
+    return [replace(model.report, seconds=total) for model, total in zip(models, seconds, strict=True)]
 
 
 def _made_since(path: Path, seconds: str | None) -> bool:

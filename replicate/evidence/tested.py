@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+from replicate import store
 from replicate.evidence.experiment import Experiment, Trained
 from replicate.evidence.predictions import Predictions
 from replicate.faces.faceset import FaceSet
@@ -86,7 +87,7 @@ def _test_seed(
         )
         predict = partial(_predict_steps, network, tested)
         before = dan_training.pretraining_faces(config, train)
-        return Trained(predict, dan_training.reports(models)[tested], train, before)
+        return Trained(predict, store.reports(models)[tested], train, before)
 
     keys = dan_training.keys(config, stages, train, run.profile, seed)
     return run.test([key.hash for key in keys][tested], source, obtain, points=points)

@@ -23,7 +23,6 @@ from replicate.methods.dan import DAN, VERSION, DANConfig, DANVariant, loss_of, 
 from replicate.networks import widen
 from replicate.shapes import mean_shape
 from replicate.store import ModelKey, StoredModel
-from replicate.training import FitReport
 
 _FACES_OWN = ("canonical", "pixel_")  # what a network holds of its training faces besides weights
 
@@ -141,34 +140,24 @@ def obtain(
     DAN, list of StoredModel
         The network in evaluation mode, and the stored model of each step.
     """
-    models: list[StoredModel] = []
     origin = _origin(config, source)
     if origin and fresh:
         obtain(origin[1], stages, origin[2], profile, seed, device=device, fresh=True)
-    found = keys(config, stages, source, profile, seed)
-    for number, (step, key) in enumerate(zip(steps(config, stages), found, strict=True)):
+    planned = steps(config, stages)
 
-        def train(
-            checkpoint: Path, number: int = number, step: Step = step
-        ) -> tuple[dict[str, Tensor], FitReport, str]:
-            before = None
-            if origin:
-                _, smaller, its_faces = origin
-                before = obtain(smaller, step.stages, its_faces, profile, seed, device=device)[1][number]
-            tensors, report, trained_on = _train_step(
-                config, step, models, before, source.load(), seed, checkpoint, device
-            )
-            report.seconds += before.report.seconds if before else 0
-            return tensors, report, trained_on
+    def train(models: list[StoredModel], checkpoint: Path) -> store.Training:
+        step, before = planned[len(models)], None
+        if origin:
+            _, smaller, its_faces = origin
+            before = obtain(smaller, step.stages, its_faces, profile, seed, device=device)[1][len(models)]
+        tensors, report, trained_on = _train_step(
+            config, step, models, before, source.load(), seed, checkpoint, device
+        )
+        report.seconds += before.report.seconds if before else 0
+        return tensors, report, trained_on
 
-        models.append(store.get(key, train, parent=models[-1] if models else None, fresh=fresh))
+    models = store.chain(keys(config, stages, source, profile, seed), train, fresh=fresh)
     return assemble(config, models).eval().to(choose_device(device)), models
-
-
-def reports(models: list[StoredModel]) -> list[FitReport]:
-    """The record of training up to each step: its own, with the seconds of all steps before added."""
-    seconds = np.cumsum([model.report.seconds for model in models]).tolist()
-    return [replace(model.report, seconds=total) for model, total in zip(models, seconds, strict=True)]
 
 
 def assemble(config: DANConfig, models: list[StoredModel], stages: int | None = None) -> DAN:
@@ -195,7 +184,7 @@ def _train_step(
     seed: int,
     checkpoint: Path,
     device: str = "cpu",
-) -> tuple[dict[str, Tensor], FitReport, str]:
+) -> store.Training:
     """Train what a step trains on top of finished models, starting from the weights of the same step of another network if given."""
     _check_points(faces)
     where = choose_device(device)

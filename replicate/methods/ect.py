@@ -7,8 +7,8 @@ Symbols: ``M`` response maps, ``phi`` what the network gives for them, ``sigma``
 
 import copy
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from replicate.vocabulary import check_one_of
 
 VERSION = 1  # raise when a change here alters what a training gives
 NETWORKS = ("dilated", "truncated", "spatial fusion")
+STRIDE = 4  # Fig. 2a: frame pixels for each pixel of a small map, along an axis
 CONFIDENCES = ("deviation", "variance", "as printed")
 
 
@@ -31,7 +32,7 @@ class ECTConfig:
     Raises
     ------
     ReplicateError
-        For a word that is none of `NETWORKS` or `CONFIDENCES`, or a narrow network that sees or validates on other faces.
+        For a word that is none of `NETWORKS` or `CONFIDENCES`, or two networks to start from, or one that sees faces otherwise.
     """
 
     network: str = "dilated"  # Fig. 2; "truncated": §IV-C; "spatial fusion": [22], which it replaces
@@ -60,16 +61,23 @@ class ECTConfig:
     patience: int = 40  # our choice
     finetuning: float = 0.1  # our choice: share of samples and step size for the truncated network, §IV-C
     narrow: "ECTConfig | None" = None  # our choice: width and budget of a network to train first and to widen
+    pretraining: "ECTConfig | None" = (
+        None  # our choice: the same of a network to train first on generated faces
+    )
     sanity_gate: bool = True  # stop a model that does not beat the mean shape; `smoke` is too short to ask it
 
     def __post_init__(self) -> None:
         check_one_of("network", self.network, NETWORKS)
         check_one_of("confidence", self.confidence, CONFIDENCES)
-        for name in ("input_size", "shape_extent", "validation_faces"):
-            if self.narrow and getattr(self.narrow, name) != getattr(self, name):
-                raise ReplicateError(
-                    f"narrow: got {name} {getattr(self.narrow, name)}, expected {getattr(self, name)} as of the network that grows from it"
-                )
+        if self.narrow and self.pretraining:
+            raise ReplicateError("narrow, pretraining: got both; expected one network at most to start from")
+        seen = ("input_size", "shape_extent", "sigma", "peak")
+        for kind, names in (("narrow", (*seen, "validation_faces")), ("pretraining", seen)):
+            for name in names if getattr(self, kind) else ():
+                if (got := getattr(getattr(self, kind), name)) != getattr(self, name):
+                    raise ReplicateError(
+                        f"{kind}: got {name} {got}, expected {getattr(self, name)} as of the network that grows from it"
+                    )
 
     @property
     def unit(self) -> float:
@@ -99,11 +107,22 @@ class ECTConfig:
 _SMOKE = ECTConfig(
     width=1 / 16, input_size=64, samples=300, validation_faces=8, validate_every=10, sanity_gate=False
 )
-_CPU = ECTConfig(width=1 / 4, input_size=128, samples=60_000, validate_every=100, patience=1000)
+_CPU = ECTConfig(width=1 / 4, input_size=128, step_size=2e-3, samples=64_000, patience=1000)
+_CPU_REAL = replace(  # generated faces first, photographs last, most of them at half of the width
+    _CPU,
+    width=1 / 2,
+    step_size=1e-3,
+    samples=30_000,
+    narrow=replace(_CPU, samples=96_000, pretraining=replace(_CPU, samples=96_000)),
+)
 CONFIGS = {
     (profile, faces): config
-    for profile, config in {"smoke": _SMOKE, "cpu": _CPU, "gpu": ECTConfig()}.items()
     for faces in ("synthetic", "real")
+    for profile, config in {
+        "smoke": _SMOKE,
+        "cpu": _CPU_REAL if faces == "real" else _CPU,
+        "gpu": ECTConfig(),
+    }.items()
 }
 
 
@@ -144,7 +163,7 @@ class Inception(nn.Module):
 
 
 class FCN(nn.Module):
-    """PrimaryNet, FusionNet and UpsampleNet: Fig. 2a."""
+    """PrimaryNet and FusionNet: Fig. 2a."""
 
     def __init__(self, config: ECTConfig, points: int) -> None:
         super().__init__()
@@ -158,13 +177,14 @@ class FCN(nn.Module):
         self.fusion = nn.Sequential(*layers)
         self.conv5_fusion = _last(fused, points) if fusion else None
 
-    def forward(self, crops: Tensor) -> dict[str, Tensor]:
-        """Response maps of RGB crops (N, 3, size, size) in [0, 1] wherever the paper takes a loss.
+    def forward(self, crops: Tensor) -> list[Tensor]:
+        """PrimaryNet and FusionNet: maps (N, L, size / 4, size / 4) of RGB crops (N, 3, size, size) in [0, 1].
 
         Returns
         -------
-        dict of Tensor
-            `primary` and, unless truncated, `fusion`: (N, L, size / 4, size / 4); `upsampled`: (N, L, size, size), contiguous.
+        list of Tensor
+            The maps of the primary part and, unless truncated, of the fusion part, both contiguous; `upsampled` makes response maps of
+            the last ones.
         """
         x = ((crops - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
         with torch.autocast(crops.device.type, torch.bfloat16):
@@ -172,14 +192,19 @@ class FCN(nn.Module):
             x = functional.max_pool2d(self.stem[1](x), 2)
             conv3 = self.stem[2](x)
             conv7 = self.context(conv3)
-            maps = {"primary": _exact(self.conv8, conv7)}
+            maps = [_exact(self.conv8, conv7)]
             if self.conv5_fusion is not None:
                 fused = self.fusion(torch.cat([conv3, conv7], 1))
-                maps["fusion"] = _exact(self.conv5_fusion, fused)
-        small = list(maps.values())[-1].contiguous()
-        # the deconvolution of Fig. 2a with bilinear weights, but for two pixels at each border
-        maps["upsampled"] = functional.interpolate(small, scale_factor=4, mode="bilinear")
-        return maps
+                maps.append(_exact(self.conv5_fusion, fused))
+        return [small.contiguous() for small in maps]
+
+
+def upsampled(small: Tensor) -> Tensor:
+    """UpsampleNet: response maps (N, L, size, size) of small maps (N, L, size / 4, size / 4).
+
+    It is the deconvolution of Fig. 2a with bilinear weights, but for two pixels at each border, where it goes on without a fall.
+    """
+    return functional.interpolate(small, scale_factor=STRIDE, mode="bilinear")
 
 
 def _chain(
@@ -195,7 +220,7 @@ def _chain(
 
 def _last(channels: int, points: int) -> nn.Conv2d:
     layer = nn.Conv2d(channels, points, 1)
-    nn.init.normal_(layer.weight, std=0.01)  # official code: responses start near zero
+    nn.init.normal_(layer.weight, std=0.001)  # our choice: responses start near zero
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -227,23 +252,46 @@ def target_maps(points: Tensor, config: ECTConfig, stride: int = 1) -> Tensor:
     Tensor
         (N, L, size / stride, size / stride).
     """
+    x, y = _target_factors(points, config, stride)
+    return y[..., :, None] * x[..., None, :]
+
+
+def _target_factors(points: Tensor, config: ECTConfig, stride: int) -> tuple[Tensor, Tensor]:
+    """An ideal map along x and along y, two (N, L, size / stride), of which it is the product."""
     sigma = config.sigma * config.unit
     axis = torch.arange(config.input_size // stride, dtype=points.dtype, device=points.device)
     places = stride * axis + (stride - 1) / 2
     along = torch.exp(-(places - points[..., None]).square() / (2 * sigma**2))  # (N, L, 2, size / stride)
-    x, y = along.nan_to_num(0).unbind(2)
-    return config.peak * y[..., :, None] * x[..., None, :]
+    x, y = (math.sqrt(config.peak) * along).nan_to_num(0).unbind(2)
+    return x, y
 
 
-def loss(maps: dict[str, Tensor], points: Tensor, config: ECTConfig) -> Tensor:
-    """Eq. 10 at every place, in units of the squared norm of an ideal map, so that zero maps cost 1 at each place; a scalar."""
-    total = points.new_zeros(())
-    for responses in maps.values():
-        stride = config.input_size // responses.shape[-1]
-        norm = math.pi * (config.sigma * config.unit * config.peak / stride) ** 2
-        error = responses - target_maps(points, config, stride)
-        total = total + error.square().sum() / (norm * points[..., 0].numel())
-    return total
+def loss(maps: Sequence[Tensor], points: Tensor, config: ECTConfig) -> Tensor:
+    """Eq. 10 for the small maps that `FCN` gives and for the response maps, in units of the squared norm of an ideal map.
+
+    So maps of zeros cost 1 at each of these places. Returns a scalar, the mean over faces and landmarks.
+    """
+    norm = math.pi * (config.sigma * config.unit * config.peak) ** 2
+    ideal = target_maps(points, config, STRIDE)
+    total = STRIDE**2 * sum((small - ideal).square().sum() for small in maps)
+    total = total + upsampled_error(maps[-1], points, config)
+    return total / (norm * points[..., 0].numel())
+
+
+def upsampled_error(small: Tensor, points: Tensor, config: ECTConfig) -> Tensor:
+    """``sum((upsampled(small) - target_maps(points))^2)``, a scalar, without making any of these maps.
+
+    Upsampling is linear along each axis, ``U m U^T``, and an ideal map is a product ``t_y t_x^T``, so the sum is
+    ``<m, G m G> - 2 (U^T t_y)^T m (U^T t_x) + |t_y|^2 |t_x|^2`` with ``G = U^T U``: exact, and on 1/16 of the pixels.
+    """
+    pixels = small.shape[-1]
+    one = torch.eye(pixels, dtype=small.dtype, device=small.device)
+    along = functional.interpolate(one[None], scale_factor=STRIDE, mode="linear")[0]  # U^T
+    x, y = _target_factors(points, config, stride=1)
+    gram = along @ along.T
+    quadratic = (small * (gram @ small @ gram)).sum()
+    cross = (small * (y @ along.T)[..., :, None] * (x @ along.T)[..., None, :]).sum()
+    return quadratic - 2 * cross + (y.square().sum(-1) * x.square().sum(-1)).sum()
 
 
 # Inference ----------------------------------------------------------------------------------------------------------------------

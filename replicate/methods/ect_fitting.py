@@ -17,7 +17,7 @@ from replicate.errors import ReplicateError
 from replicate.faces.augment import Canvases
 from replicate.faces.perturbations import Frame
 from replicate.geometry import apply_transform, fit_similarity, invert, procrustes_align
-from replicate.methods.ect import CONFIDENCES, FCN, ECTConfig, for_inference, target_maps
+from replicate.methods.ect import CONFIDENCES, FCN, ECTConfig, for_inference, target_maps, upsampled
 from replicate.shapes import mean_shape
 from replicate.vocabulary import check_one_of
 
@@ -336,7 +336,7 @@ def predict(network: FCN, canvases: Canvases, wanted: Mapping[str, Fit], batch: 
     fast, canvases = for_inference(network), canvases.to(device)
     found: dict[str, list[Fitted]] = {label: [] for label in wanted}
     for part in torch.arange(len(canvases), device=device).split(batch):
-        maps = fast(canvases.crops(part))["upsampled"]
+        maps = upsampled(fast(canvases.crops(part))[-1])
         start = peaks(maps)
         back = invert(canvases.from_image[part])
         for label, fit in wanted.items():

@@ -7,7 +7,7 @@ shape places the faces that the network sees, so neither is of use without the o
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,33 +26,51 @@ from replicate.methods.ect_fitting import PDM, Fit, Fitted, fits, predict
 from replicate.metrics import nme
 from replicate.networks import widen
 from replicate.store import ModelKey, StoredModel
-from replicate.training import FitReport
 
 FLAGGED = ("aflw-pifa", "cofw")  # §IV: protocols whose hidden points are marked; 300-W has no such marks
 # fields of the configuration that decide the fit alone, not what is trained
 FITTING = ("a", "b", "confidence", "components", "gamma", "rho2", "prior_rho2", "patches", "turning")
-_IN_STEPS = ("narrow", "finetuning")  # fields that `steps` has used up
+_IN_STEPS = ("narrow", "pretraining", "finetuning")  # fields that `steps` has used up
 _PDM = "pdm."  # before the names of its tensors in a stored model
 
 
-def steps(config: ECTConfig) -> list[ECTConfig]:
-    """The networks that are trained one after the other, the wanted one last, each with its own budget and step size."""
+@dataclass(frozen=True)
+class Step:
+    """A network that is trained from the weights of the one before: its own budget, step size and faces."""
+
+    config: ECTConfig
+    source: FaceSource
+
+
+def steps(config: ECTConfig, source: FaceSource) -> list[Step]:
+    """The networks that are trained one after the other, the wanted one last."""
     if config.network == "truncated":
         share = config.finetuning
         last = replace(config, samples=round(share * config.samples), step_size=share * config.step_size)
-        return [*steps(replace(config, network="dilated")), last]
-    before = steps(replace(config.narrow, network=config.network)) if config.narrow else []
-    return [*before, config]
+        return [*steps(replace(config, network="dilated"), source), Step(last, source)]
+    before = []
+    if config.narrow:
+        before = steps(replace(config.narrow, network=config.network), source)
+    if config.pretraining:
+        generated = replace(source, split="wide", faces="synthetic")
+        before = steps(replace(config.pretraining, network=config.network), generated)
+    return [*before, Step(config, source)]
+
+
+def pretraining_faces(config: ECTConfig, source: FaceSource) -> FaceSource | None:
+    """The generated faces that a network was trained on before it saw those of `source`; None if there are none."""
+    first = steps(config, source)[0].source
+    return first if first != source else None
 
 
 def keys(config: ECTConfig, source: FaceSource, profile: str, seed: int) -> list[ModelKey]:
     """What names the model of each step: all that decides its weights, and nothing of the fit or of later steps."""
     found: list[ModelKey] = []
-    for step in steps(config):
-        fields = asdict(replace(step, narrow=None)).items()
+    for step in steps(config, source):
+        fields = asdict(replace(step.config, narrow=None, pretraining=None)).items()
         described = {name: value for name, value in fields if name not in (*FITTING, *_IN_STEPS)}
-        name, parent = f"ect-{step.network.replace(' ', '-')}", found[-1].hash if found else ""
-        found.append(ModelKey(name, described, source.fingerprint, profile, seed, VERSION, parent))
+        name, parent = f"ect-{step.config.network.replace(' ', '-')}", found[-1].hash if found else ""
+        found.append(ModelKey(name, described, step.source.fingerprint, profile, seed, VERSION, parent))
     return found
 
 
@@ -81,18 +99,16 @@ def obtain(
     FCN, PDM, list of StoredModel
         The network in evaluation mode, the shape model with the configured number of components, and the stored model of each step.
     """
-    models: list[StoredModel] = []
-    for number, (step, key) in enumerate(
-        zip(steps(config), keys(config, source, profile, seed), strict=True)
-    ):
+    planned = steps(config, source)
 
-        def train(
-            checkpoint: Path, number: int = number, step: ECTConfig = step
-        ) -> tuple[dict[str, Tensor], FitReport, str]:
-            before = models[-1] if models else None
-            return _train_step(step, number, before, source.load(), seed, checkpoint, device)
+    def train(before: list[StoredModel], checkpoint: Path) -> store.Training:
+        number = len(before)
+        same_faces = number > 0 and planned[number - 1].source == planned[number].source
+        return _train_step(
+            planned[number], number, before[-1] if before else None, same_faces, seed, checkpoint, device
+        )
 
-        models.append(store.get(key, train, parent=models[-1] if models else None, fresh=fresh))
+    models = store.chain(keys(config, source, profile, seed), train, fresh=fresh)
     network, pdm = assemble(config, models[-1])
     where = choose_device(device)
     return network.eval().to(where), pdm.to(where), models
@@ -129,18 +145,21 @@ def predict_faces(network: FCN, pdm: PDM, faces: FaceSet, wanted: Mapping[str, F
 
 
 def _train_step(
-    config: ECTConfig,
+    step: Step,
     number: int,
     before: StoredModel | None,
-    faces: FaceSet,
+    same_faces: bool,
     seed: int,
     checkpoint: Path,
     device: str = "cpu",
-) -> tuple[dict[str, Tensor], FitReport, str]:
-    """Train the network of a step, number `number`, from the weights of the step before, if there was one."""
-    where = choose_device(device)
+) -> store.Training:
+    """Train the network of a step, number `number`, from the weights of the step before, if there was one.
+
+    It has that one's shape model too if `same_faces` trained it.
+    """
+    where, config, faces = choose_device(device), step.config, step.source.load()
     seen = faces_with_targets(faces)
-    pdm = _stored_pdm(before, config) if before else _fit_pdm(faces, config)
+    pdm = _stored_pdm(before, config) if same_faces else _fit_pdm(faces, config)
     torch.manual_seed(seed * 1_000 + number)
     network = FCN(config, len(pdm.mean))
     if before:

@@ -272,7 +272,7 @@ def test_weights_carry_over_from_generated_faces_but_not_their_mean_shape():
 
 def test_reports_count_the_time_of_the_steps_before():
     models = dan_training.obtain(SMALL, 2, Source(), "smoke", 0)[1]
-    first, second = dan_training.reports(models)
+    first, second = store.reports(models)
     assert first.seconds == models[0].report.seconds
     assert second.seconds == pytest.approx(models[0].report.seconds + models[1].report.seconds)
     assert second.best_error == models[1].report.best_error

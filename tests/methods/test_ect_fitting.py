@@ -408,8 +408,9 @@ def test_predictions_are_in_pixels_of_the_original_images(monkeypatch):
     monkeypatch.setattr(
         ect_fitting,
         "for_inference",
-        lambda network: lambda crops: {"upsampled": ect.target_maps(next(batches), config)},
+        lambda network: lambda crops: [ect.target_maps(next(batches), config)],
     )
+    monkeypatch.setattr(ect_fitting, "upsampled", lambda maps: maps)
     pdm = PDM.fit(true + 0.05 * torch.randn(true.shape), config.frame, 3)
     found = ect_fitting.predict(ect.FCN(config, 68), canvases, ect_fitting.fits(pdm, config), batch=2)
     assert list(found) == list(METHODS)
