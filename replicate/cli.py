@@ -17,7 +17,7 @@ from replicate import cli_faces
 from replicate import cli_tables as tables
 from replicate.cli_common import AsJson, Faces, Profile, console, show, wrong_usage
 from replicate.errors import ReplicateError
-from replicate.vocabulary import FACES, PROFILES, check_one_of
+from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
 app = typer.Typer(
     help="Five facial-landmark papers, replicated: run the notebooks, look at results, use the models.",
@@ -31,28 +31,40 @@ app.add_typer(cli_faces.models, name="models")
 app.add_typer(cli_faces.detection)
 
 
+Papers = Annotated[
+    list[str] | None, typer.Argument(metavar="PAPER", help=f"Only of {', '.join(PAPERS)}; none: of all.")
+]
+
+
 @app.command()
-def artefacts(as_json: AsJson = False) -> None:
+def artefacts(papers: Papers = None, as_json: AsJson = False) -> None:
     """List every table, figure and statement of the five papers and how far it is replicated."""
     from replicate.evidence import artefacts as ledger
 
-    show(ledger.as_json(), as_json, tables.artefacts)
+    show(_of(papers, ledger.as_json()), as_json, tables.artefacts)
 
 
 @app.command()
-def results(as_json: AsJson = False) -> None:
+def results(papers: Papers = None, as_json: AsJson = False) -> None:
     """List every recorded number with its interval and provenance."""
     from replicate.evidence import rows
 
-    show(rows.as_json(), as_json, tables.results)
+    show(_of(papers, rows.as_json(), "artefact"), as_json, tables.results)
 
 
 @app.command()
-def claims(as_json: AsJson = False) -> None:
+def claims(papers: Papers = None, as_json: AsJson = False) -> None:
     """List the papers' claims and the verdicts on them."""
     from replicate.evidence import claims as ledger
 
-    show(ledger.as_json(), as_json, tables.claims)
+    show(_of(papers, ledger.as_json()), as_json, tables.claims)
+
+
+def _of(papers: list[str] | None, listed: list[dict], name: str = "id") -> list[dict]:
+    """What is listed of some papers, by the beginning of the identifiers in the field `name`."""
+    with wrong_usage():
+        wanted = [check_one_of("paper", paper, PAPERS).upper() + "-" for paper in papers or ()]
+    return [one for one in listed if not wanted or one[name].startswith(tuple(wanted))]
 
 
 @app.command()

@@ -9,6 +9,7 @@ import numpy as np
 
 from replicate.errors import ReplicateError
 from replicate.faces.images import read_image, to_grey
+from replicate.faces.sources import FaceSource
 from replicate.files import atomic_write
 from replicate.vocabulary import PAPERS, check_one_of
 
@@ -96,23 +97,38 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
         For a method whose code does not exist yet.
     """
     check_one_of("method", method, PAPERS)
-    makers = {"dan": _dan}
+    makers = {"dan": _dan, "ect": _ect}
     if method not in makers:
         raise ReplicateError(f"method {method!r} cannot detect yet; there is: {', '.join(makers)}.")
     return makers[method](profile, faces)
 
 
+def _training_faces(profile: str, faces: str) -> FaceSource:
+    """What is detected in are photographs: of the generated faces, those of every condition carry over best."""
+    return FaceSource("300w", "train" if faces == "real" else "wide", faces, profile)
+
+
 def _dan(profile: str, faces: str) -> Predictor:
-    from replicate.faces.sources import FaceSource
     from replicate.methods import dan, dan_training
 
-    # what is detected in are photographs: of the generated faces, those of every condition carry over best
-    split, config = "wide", dan.WIDE_CONFIGS[profile]
-    if faces == "real":
-        split, config = "train", dan.CONFIGS[profile, faces]
-    network, _ = dan_training.obtain(config, 2, FaceSource("300w", split, faces, profile), profile, 0)
+    config = dan.CONFIGS[profile, faces] if faces == "real" else dan.WIDE_CONFIGS[profile]
+    network, _ = dan_training.obtain(config, 2, _training_faces(profile, faces), profile, 0)
 
     return lambda image, boxes: dan.predict_boxes(network, [image] * len(boxes), boxes)[-1]
+
+
+def _ect(profile: str, faces: str) -> Predictor:
+    from replicate.methods import ect, ect_fitting, ect_training
+
+    config = ect.CONFIGS[profile, faces]
+    network, pdm, _ = ect_training.obtain(config, _training_faces(profile, faces), profile, 0)
+    wanted = ect_fitting.fits(pdm, config, ["ECT"])
+
+    def predict(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        found = ect_training.predict_boxes(network, pdm, [image] * len(boxes), boxes, wanted)
+        return found["ECT"].shapes[-1].numpy()
+
+    return predict
 
 
 def draw(path: Path, found: list[dict], output: Path) -> None:

@@ -59,6 +59,11 @@ class TestContract:
             assert {"id", "paper", "statement", "transferable", "verdicts"} <= set(claim)
             assert all(set(VERDICT_KEYS) <= set(verdict) for verdict in claim["verdicts"])
 
+    def test_lists_of_some_papers(self):
+        assert {claim["paper"] for claim in rows("claims", "ect")} == {"ect"}
+        assert {artefact["paper"] for artefact in rows("artefacts", "rnn", "ect")} == {"rnn", "ect"}
+        assert all(row["artefact"].startswith("DAN-") for row in rows("results", "dan"))
+
     @pytest.mark.parametrize("command", ["artefacts", "results", "claims"])
     def test_without_json_there_is_a_table(self, command):
         done = replicate(command)
@@ -85,6 +90,7 @@ class TestWrongUsage:
             (["data", "describe", "301w"], "Did you mean '300w'"),
             (["data", "make", "folder", "--condition", "hard"], "condition: got 'hard'"),
             (["resluts"], "No such command"),
+            (["claims", "etc"], "Did you mean 'ect'"),
             (["artefacts", "--jsno"], "No such option"),
         ],
     )
@@ -148,13 +154,15 @@ class TestDetect:
         cv2.imwrite(str(path), face.image[..., ::-1])
         return path
 
-    def test_json_and_drawing(self, picture, tmp_path):
+    @pytest.mark.parametrize("method", ["dan", "ect"])
+    def test_json_and_drawing(self, method, picture, tmp_path):
         drawn = tmp_path / "out.png"
         box = "40,50,180,190"
-        (found,) = rows("detect", picture, "--box", box, "--draw", drawn, "--profile", "smoke")
+        options = ["--method", method, "--box", box, "--draw", drawn, "--profile", "smoke"]
+        (found,) = rows("detect", picture, *options)
         assert set(found) == {"image", "box", "method", "points", "seconds"}
         assert found["box"] == [40, 50, 180, 190] and np.array(found["points"]).shape == (68, 2)
-        assert found["method"] == "dan" and found["seconds"] > 0
+        assert found["method"] == method and found["seconds"] > 0
         before, after = cv2.imread(str(picture)), cv2.imread(str(drawn))
         assert before.shape == after.shape and (before != after).any()
 

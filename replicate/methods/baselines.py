@@ -158,6 +158,16 @@ class SDM:
                 shapes[part] += step.reshape(shapes[part].shape)
         return _from_box(shapes[:, 0], boxes).astype(np.float32)
 
+    def descriptors(self, images: Sequence[np.ndarray], boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """SIFT descriptors at `points` (N, L, 2) of the images, as the cascade sees them: (N, L, 128) uint8."""
+        boxes = _checked_boxes(images, boxes)
+        shapes, found = _to_box(points, boxes)[:, None], []
+        for start in range(0, len(boxes), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            crops = self._crops([images[i] for i in range(*part.indices(len(boxes)))], boxes[part])
+            found.append(self._features(crops, shapes[part])[:, 0])
+        return np.concatenate(found).reshape(*points.shape[:2], -1)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that was learnt."""
         return {"initial": self.initial_, "regressors": self.regressors_, "biases": self.biases_}

@@ -184,6 +184,10 @@ class Patches:
 
     def __init__(self, maps: Tensor, centres: Tensor, side: int) -> None:
         faces, points, height, width = maps.shape
+        if side > min(height, width):
+            raise ReplicateError(
+                f"patches: got a side of {side} pixels on maps of {height} x {width}; expected one that fits; choose smaller `patches`"
+            )
         low = torch.ceil(centres - side / 2).flatten(0, 1)  # (NL, 2)
         begin = low.clamp_min(0).minimum(low.new_tensor([width - side, height - side])).long()
         place = begin[..., None] + torch.arange(side, device=maps.device)  # (NL, 2, side)
@@ -294,8 +298,29 @@ def refine(
     return Fitted(tuple(shapes), w)
 
 
+def climb(maps: Tensor, start: Tensor, config: ECTConfig, iterations: int = 15) -> Fitted:
+    """The tuning without a shape model: each landmark follows its own mean shift, Eq. 9, from its peak.
+
+    It is no method of the paper. It finds the peaks between the pixels, and so tells what of the peaks' error is due to the grid.
+
+    Parameters
+    ----------
+    maps, start, config
+        As for `refine`.
+    """
+    shapes, patches = [start], Patches(maps, start, config.patch(0))
+    for k in range(iterations):
+        v = patches.mean_shift(start.new_tensor(config.rho2 * config.unit**2))
+        shapes.append(shapes[-1] + v)
+        patches = Patches(maps, shapes[-1], config.patch(k + 1))
+    return Fitted(tuple(shapes), patches.confidence(config))
+
+
 def _pose(start: Tensor, pdm: PDM, config: ECTConfig) -> Tensor:
-    """Transforms (N, 2, 3) to where Phi has its orientation: the identity in Eq. 13, or else what brings the peaks to s_bar."""
+    """Transforms (N, 2, 3) to where Phi has its orientation: the identity in Eq. 13, or else what brings the peaks to s_bar.
+
+    All peaks count the same, and it is found once, so outliers turn it.
+    """
     still = torch.eye(2, 3).to(start).expand(len(start), 2, 3)
     if not config.turning:
         return still

@@ -6,7 +6,7 @@ what is left of it without its fusion part. The model store keeps what each step
 shape places the faces that the network sees, so neither is of use without the other.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -130,14 +130,23 @@ def _stored_pdm(model: StoredModel, config: ECTConfig) -> PDM:
 
 
 def predict_faces(network: FCN, pdm: PDM, faces: FaceSet, wanted: Mapping[str, Fit]) -> dict[str, Fitted]:
-    """`ect_fitting.predict` for a face set and its boxes, in which the mean shape is placed as it was in training.
+    """`predict_boxes` for a face set and its boxes."""
+    return predict_boxes(network, pdm, faces.images, faces.boxes, wanted)
+
+
+def predict_boxes(
+    network: FCN, pdm: PDM, images: Sequence[np.ndarray], boxes: np.ndarray, wanted: Mapping[str, Fit]
+) -> dict[str, Fitted]:
+    """`ect_fitting.predict` for boxes (N, 4) in N images; the mean shape is placed in a box as it was in training.
 
     Parameters
     ----------
+    images : sequence of uint8 arrays
+        Grey or RGB.
     wanted : mapping
         By label, as from `ect_fitting.fits`; their models are on the network's device.
     """
-    canvases = cut_canvases(faces.images, faces.boxes, pdm.mean.cpu(), network.config.frame, colour=True)
+    canvases = cut_canvases(images, boxes, pdm.mean.cpu(), network.config.frame, colour=True)
     return predict(network, canvases, wanted)
 
 

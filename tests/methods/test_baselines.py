@@ -165,3 +165,15 @@ def test_missing_points_and_bad_boxes_are_named():
     for boxes in (faces.boxes[:2], faces.boxes[:, ::-1], faces.boxes * np.nan):
         with pytest.raises(ReplicateError, match="boxes: got shape"):
             model.predict(faces.images, boxes)
+
+
+def test_descriptors_are_those_that_the_cascade_sees():
+    faces = draw_faces(5, seed=3)
+    model = SDM(TINY)
+    found = model.descriptors(faces.images, faces.boxes, faces.points)
+    assert found.shape == (5, 5, 128) and found.dtype == np.uint8
+    shapes = baselines._to_box(faces.points, faces.boxes.astype(float))[:, None]
+    expected = model._features(model._crops(faces.images, faces.boxes), shapes)
+    assert np.array_equal(found.reshape(5, -1), expected[:, 0]) and found.std() > 10
+    moved = model.descriptors(faces.images, faces.boxes, faces.points + 12)
+    assert (moved != found).any(-1).mean() > 0.9

@@ -254,7 +254,7 @@ def test_the_register_says_what_the_configuration_does():
     assert f"(at the cpu profile from {CONFIGS['cpu', 'synthetic'].step_size:g})" in said["ECT-A8"]
     assert f"batches of {PAPER.batch}" in said["ECT-A8"]
     assert f"{PAPER.shape_extent:g} of {PAPER.input_size} pixels" in said["ECT-A12"]
-    assert not PAPER.turning and said["ECT-A16"].startswith("Eq. 13 as it is")
+    assert not PAPER.turning and said["ECT-A16"].startswith("Eq. 13 throughout")
     assert said["ECT-A18"].startswith(f"gamma = {PAPER.gamma:g} squared pixels")
     assert said["ECT-A20"].startswith(f"rho^2 = {PAPER.rho2:g} squared pixels") and PAPER.prior_rho2 is None
     assert said["ECT-A22"] == f"m = {PAPER.components}"

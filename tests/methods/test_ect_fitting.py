@@ -422,3 +422,27 @@ def test_predictions_are_in_pixels_of_the_original_images(monkeypatch):
         < 0.25
         < (found["CRM"].shapes[-1] - true).norm(dim=-1).mean()
     )
+
+
+def test_peaks_between_pixels_are_found_without_a_shape_model():
+    config = ECTConfig(input_size=128)
+    torch.manual_seed(0)
+    true = 30 + 60 * torch.rand(4, 10, 2)
+    maps = ect.upsampled(ect.target_maps(true, config, ect.STRIDE))
+    start = ect_fitting.peaks(maps)
+    found = ect_fitting.climb(maps, start, config)
+    assert len(found.shapes) == 16 and torch.equal(found.shapes[0], start)
+    errors = [(shape - true).norm(dim=-1).mean().item() for shape in (start, found.shapes[-1])]
+    assert errors[0] > 0.8 and errors[1] < 0.25 * errors[0]
+    assert found.confidence.shape == (4, 10)
+
+
+def test_patches_larger_than_the_maps_are_refused():
+    with pytest.raises(ReplicateError, match="side of 40 pixels on maps of 32 x 64"):
+        ect_fitting.Patches(torch.zeros(1, 2, 32, 64), torch.zeros(1, 2, 2), 40)
+
+
+def test_without_iterations_the_peaks_stay():
+    start = torch.full((1, 2, 2), 16.0)
+    found = ect_fitting.climb(torch.rand(1, 2, 64, 64), start, ECTConfig(input_size=64), iterations=0)
+    assert len(found.shapes) == 1 and torch.equal(found.shapes[0], start)
