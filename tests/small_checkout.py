@@ -34,8 +34,10 @@ class Checkout:
         self.notebook = write_notebook(
             self.root / "notebooks" / "dan" / "s1_small.ipynb", "print(profile, 6 * 7)"
         )
-        # the chapter's own first page links to notebooks that are not here
-        (self.root / "book" / "dan" / "index.md").write_text("# A chapter\n\n```{tableofcontents}\n```\n")
+        # the chapters' own first pages link to notebooks that are not here
+        for paper in ("dan", "ect"):
+            index = self.root / "book" / paper / "index.md"
+            index.write_text("# A chapter\n\n```{tableofcontents}\n```\n")
         self.write_contents("dan/s1_small")
 
     def write_contents(self, *notebooks: str) -> None:
@@ -44,7 +46,7 @@ class Checkout:
         pages = "".join(
             f"\n- file: {name}" for name in ("how_to_read", "scoreboard", "claims", "ambiguities", "status")
         )
-        chapter = f"\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
+        chapter = f"\n- file: ect/index\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
         (self.root / "book" / "_toc.yml").write_text(
             f"format: jb-book\nroot: preface\nchapters:{pages}{chapter}\n"
         )

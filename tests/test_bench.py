@@ -22,6 +22,7 @@ PROMISED = [
     "dan.training",
     "ect.tuning",
     "ect.inference",
+    "ect.pipeline",
     "lddr.descriptors",
     "lddr.ridge",
     "tcnn.heads",
@@ -72,6 +73,12 @@ def test_a_rate_is_count_over_time():
 def test_operations_count_two_per_multiply_and_add():
     left, right = torch.ones(4, 5), torch.ones(5, 6)
     assert machine.operations(lambda: left @ right) == 2 * 4 * 5 * 6
+
+
+def test_the_operations_of_the_large_product_are_counted(monkeypatch):
+    monkeypatch.setitem(machine.SIDE, "cpu", 16)
+    work, operations = machine.matrix_product(torch.float32, torch.device("cpu"))
+    assert operations == machine.operations(work) == 2 * 16**3
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ REGISTRY = {  # name: module of this package, function
     "dan.training": ("dan", "training"),
     "ect.tuning": ("ect", "tuning"),
     "ect.inference": ("ect", "inference"),
+    "ect.pipeline": ("ect", "pipeline"),
     "lddr.descriptors": ("lddr", "descriptors"),
     "lddr.ridge": ("lddr", "ridge"),
     "tcnn.heads": ("tcnn", "heads"),

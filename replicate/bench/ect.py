@@ -1,6 +1,8 @@
-"""Speed of ECT: correction and tuning beside their form landmark by landmark, and the network at the paper's width."""
+"""Speed of ECT: correction and tuning beside their form landmark by landmark, the network at the paper's width, and both together."""
 
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,20 +14,31 @@ from replicate.bench.machine import operations, peak, rate, synchronised
 from replicate.devices import choose_device, describe_device
 from replicate.faces import synthetic
 from replicate.methods import ect, ect_fitting
-from replicate.methods.ect import ECTConfig
+from replicate.methods.ect import FCN, ECTConfig
 from replicate.methods.ect_fitting import PDM
 
 SHAPES = 48  # generated faces from which the shape model is learnt: more than its components
 FACES = 16  # faces whose response maps are fitted at a time
 PLAIN_FACES = 2  # of them, for the slow form
 BATCH = 2  # crops that enter the network at a time
+Time = TypeVar("Time", float, np.ndarray)
+
+
+def shape_model(config: ECTConfig) -> tuple[PDM, Tensor]:
+    """A shape model of generated faces, and the shapes that it was learnt from, (SHAPES, 68, 2)."""
+    shapes = _shapes(SHAPES)
+    return PDM.fit(shapes, config.frame, config.components), shapes
+
+
+@lru_cache(maxsize=1)
+def _shapes(count: int) -> Tensor:
+    return torch.as_tensor(synthetic.generate_many(2, range(count)).points, dtype=torch.float32)
 
 
 def _fitting_problem(config: ECTConfig) -> tuple[PDM, Tensor]:
-    """A shape model of generated faces, and response maps (FACES, L, size, size) with some faint landmarks and some false peaks."""
+    """A shape model, and response maps (FACES, L, size, size) with some faint landmarks and some false peaks."""
     generator = torch.Generator().manual_seed(0)
-    shapes = torch.as_tensor(synthetic.generate_many(2, range(SHAPES)).points, dtype=torch.float32)
-    pdm = PDM.fit(shapes, config.frame, config.components)
+    pdm, shapes = shape_model(config)
     points = config.frame.canonical(shapes[:FACES])
     faint = torch.rand(points.shape[:2], generator=generator)[..., None, None] ** 0.3
     elsewhere = points + 40 * config.unit * torch.randn(points.shape, generator=generator)
@@ -120,17 +133,15 @@ def tuning() -> Measurement:
     )
 
 
-def _networks() -> tuple[ect.FCN, ect.FCN, Tensor]:
-    """A network at the paper's width with random weights, the same as it predicts, and crops."""
+def network_and_crops(config: ECTConfig, count: int, device: torch.device) -> tuple[FCN, Tensor]:
+    """A network with random weights, which take as long as trained ones, and crops (count, 3, size, size) of noise."""
     torch.manual_seed(0)
-    device, config = choose_device("auto"), ECTConfig()
-    network = ect.FCN(config, points=68).to(device).eval().requires_grad_(False)
-    crops = torch.rand(BATCH, 3, config.input_size, config.input_size, device=device)
-    return network, ect.for_inference(network), crops
+    network = FCN(config, points=68).to(device).eval().requires_grad_(False)
+    return network, torch.rand(count, 3, config.input_size, config.input_size, device=device)
 
 
-def plain_forward(network: ect.FCN, crops: Tensor) -> Tensor:
-    """`FCN.forward` in float32 and PyTorch's default memory format, up to the maps (N, L, size, size): the peer, and a check."""
+def plain_forward(network: FCN, crops: Tensor) -> Tensor:
+    """`response_maps` in float32 and PyTorch's default memory format: the peer, and a check."""
     x = (crops - 0.5) / 0.25
     for layer in network.stem[:2]:
         x = torch.nn.functional.max_pool2d(layer(x), 2)
@@ -139,25 +150,100 @@ def plain_forward(network: ect.FCN, crops: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(network.conv5_fusion(fused), scale_factor=4, mode="bilinear")
 
 
+def response_maps(network: FCN, crops: Tensor) -> Tensor:
+    """What a network makes of crops, (N, L, size, size), as `ect_fitting.predict` has it."""
+    return ect.upsampled(network(crops)[-1])
+
+
 @torch.inference_mode()
 def inference() -> Measurement:
     """Response maps at the paper's width, as they are predicted."""
-    plain, fast, crops = _networks()
-    device = crops.device
+    plain, crops = network_and_crops(ECTConfig(), BATCH, choose_device("auto"))
+    fast = ect.for_inference(plain)
     expected = plain_forward(plain, crops)
-    deviation = ((fast(crops)["upsampled"] - expected).abs().mean() / expected.std()).item()
-    per_face = operations(lambda: plain_forward(plain, crops)) / len(crops)
-    fast_work = synchronised(partial(fast, crops), device)
-    plain_work = synchronised(partial(plain_forward, plain, crops), device)
+    deviation = ((response_maps(fast, crops) - expected).abs().mean() / expected.std()).item()
+    per_face = operations_per_face(plain, crops)
     return Measurement(
-        f"response maps, width {fast.config.width:g}, {fast.config.input_size} x {fast.config.input_size} pixels, batches of {BATCH}, bfloat16, channels-last; "
-        f"responses move by {deviation:.1%} of their deviation on average; limit: {per_face / 1e9:.2f} GFLOP a face at the speed of the "
-        "bfloat16 matrix product",
-        value=rate(fast_work, BATCH),
+        f"response maps, {_described(fast, crops)}, bfloat16, channels-last; responses move by {deviation:.1%} of their deviation on average; "
+        f"limit: {per_face / 1e9:.2f} GFLOP a face at the speed of the bfloat16 matrix product",
+        value=_rate(partial(response_maps, fast, crops), crops),
         unit="faces/s",
         peer="the same network in eager float32",
-        peer_value=rate(plain_work, BATCH),
-        limit=peak(torch.bfloat16, device) / per_face,
-        device=describe_device(device),
+        peer_value=_rate(partial(plain_forward, plain, crops), crops),
+        limit=peak(torch.bfloat16, crops.device) / per_face,
+        device=describe_device(crops.device),
         threads=torch.get_num_threads(),
     )
+
+
+@torch.inference_mode()
+def pipeline() -> Measurement:
+    """The whole method at the paper's width, from crops to points, and the share of each of its steps."""
+    plain, crops = network_and_crops(ECTConfig(), BATCH, choose_device("auto"))
+    fast, (pdm, _) = ect.for_inference(plain), shape_model(plain.config)
+    per_face = operations_per_face(plain, crops)
+    parts = parts_of(fast, pdm.to(crops.device), crops)
+    shares = step_times({name: 1 / _rate(part, crops) for name, part in parts.items()})
+    whole = sum(shares.values())
+    told = ", ".join(f"{name} {seconds / whole:.1%}" for name, seconds in shares.items())
+    peer = synchronised(partial(plain_pipeline, plain, pdm, crops[:1]), crops.device)
+    return Measurement(
+        f"from crops to points, {_described(fast, crops)}; of the time: {told}; limit: that of the maps, {per_face / 1e9:.2f} GFLOP a face at the "
+        "speed of the bfloat16 matrix product",
+        value=1 / whole,
+        unit="faces/s",
+        peer="network in eager float32, and the fit landmark by landmark, one face at a time",
+        peer_value=rate(peer, 1),
+        limit=peak(torch.bfloat16, crops.device) / per_face,
+        device=describe_device(crops.device),
+        threads=torch.get_num_threads(),
+    )
+
+
+def parts_of(fast: FCN, pdm: PDM, crops: Tensor) -> dict[str, Callable[[], object]]:
+    """What `ect_fitting.predict` does with a batch, in parts that can be timed: `step_times` makes steps of their times.
+
+    Parameters
+    ----------
+    fast : FCN
+        As `ect.for_inference` gives it.
+    pdm : PDM
+        On the network's device, as the crops.
+    """
+    maps = response_maps(fast, crops)
+    start = ect_fitting.peaks(maps)
+    fit = partial(ect_fitting.refine, maps, start, pdm, fast.config)
+    return {
+        "maps": partial(response_maps, fast, crops),
+        "peaks": partial(ect_fitting.peaks, maps),
+        "correction": partial(fit, iterations=0),
+        "correction and tuning": fit,
+    }
+
+
+def step_times(times: Mapping[str, Time]) -> dict[str, Time]:
+    """Times of the method's four steps, in their order, from those of its parts: numbers or arrays."""
+    steps = {name: times[name] for name in ("maps", "peaks", "correction")}
+    return steps | {"tuning": times["correction and tuning"] - times["correction"]}
+
+
+def plain_pipeline(network: FCN, pdm: PDM, crops: Tensor) -> np.ndarray:
+    """Points (N, L, 2) in pixels of the crops, by the slow form of each step."""
+    maps = plain_forward(network, crops)
+    found = zip(maps.cpu().numpy(), ect_fitting.peaks(maps).cpu().double().numpy(), strict=True)
+    return np.stack([plain_refine(*face, pdm, network.config) for face in found])
+
+
+def operations_per_face(network: FCN, crops: Tensor) -> float:
+    """Floating-point operations of the response maps of a face: matrix products and convolutions."""
+    return operations(lambda: plain_forward(network, crops)) / len(crops)
+
+
+def _described(network: FCN, crops: Tensor) -> str:
+    size = network.config.input_size
+    return f"width {network.config.width:g}, {size} x {size} pixels, batches of {len(crops)}"
+
+
+def _rate(work: Callable[[], object], crops: Tensor) -> float:
+    """Faces per second of one call of `work`."""
+    return rate(synchronised(work, crops.device), len(crops))

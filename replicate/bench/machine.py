@@ -36,12 +36,17 @@ def synchronised(work: Callable[[], object], device: torch.device) -> Callable[[
     return call
 
 
+def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], None], float]:
+    """A large matrix product, and the floating-point operations of one."""
+    side = SIDE[device.type]
+    left, right = torch.randn(2, side, side, device=device).to(dtype)
+    return synchronised(lambda: left @ right, device), 2 * side**3
+
+
 @lru_cache
 def peak(dtype: torch.dtype, device: torch.device) -> float:
     """Floating-point operations per second of a large matrix product."""
-    side = SIDE[device.type]
-    left, right = torch.randn(2, side, side, device=device).to(dtype)
-    return rate(synchronised(lambda: left @ right, device), 2 * side**3, 1.0)
+    return rate(*matrix_product(dtype, device), 1.0)
 
 
 def operations(work: Callable[[], object]) -> int:

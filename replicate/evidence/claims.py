@@ -54,7 +54,13 @@ class Quantity:
     @property
     def unit(self) -> str:
         """``"%"`` for errors and rates; counts and speeds have a metric that names its unit."""
-        return "%" if self.normaliser or self.metric.startswith(("AUC", "failure", "slope")) else ""
+        rates = ("AUC", "failure", "slope", "occlusion recall")
+        return "%" if self.normaliser or self.metric.startswith(rates) else ""
+
+    @property
+    def of_errors(self) -> bool:
+        """Whether it follows from the errors of single faces: a mean error, an area or a failure rate."""
+        return bool(self.normaliser)
 
     @property
     def normaliser(self) -> str:

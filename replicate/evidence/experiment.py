@@ -10,51 +10,19 @@ import numpy as np
 
 from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
-from replicate.evidence import (
-    captions,
-    claims,
-    figures,
-    judging,
-    manifest,
-    measured,
-    predictions,
-    rows,
-    verdicts,
-)
+from replicate.evidence import captions, claims, figures, judging, manifest, measured, predictions, rows
 from replicate.evidence.claims import Verdict
-from replicate.evidence.judging import Runs
+from replicate.evidence.judging import Comparisons, Runs
 from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
-from replicate.faces.faceset import FaceSet
+from replicate.evidence.scoring import Score, errors_of, scores_of
+from replicate.evidence.trained import Trained
+from replicate.faces.markups import markup as find_markup
 from replicate.faces.sources import FaceSource
-from replicate.metrics import failures, nme
-from replicate.training import FitReport
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
-NORMALISERS = ("inter-ocular", "inter-pupil", "diagonal")  # what every prediction file holds
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Models that are ready to be tested.
-
-    Attributes
-    ----------
-    predict : callable
-        From faces to one array (N, L, 2) of image pixels per model.
-    reports : sequence of FitReport
-        What the training of each model did, with the seconds of all that it took.
-    on : FaceSource
-        The training faces.
-    after : FaceSource, optional
-        Those that the models were trained on before, if any.
-    """
-
-    predict: Callable[[FaceSet], Sequence[np.ndarray]]
-    reports: Sequence[FitReport]
-    on: FaceSource
-    after: FaceSource | None = None
+__all__ = ["FAILURE_THRESHOLD", "Experiment", "Trained"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +83,12 @@ class Experiment:
         return found
 
     def test(
-        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained], points: bool = True
+        self,
+        models: Sequence[str],
+        source: FaceSource,
+        obtain: Callable[[], Trained],
+        points: bool = True,
+        more: Sequence[Score] = (),
     ) -> list[Predictions]:
         """Predictions of several models on one test set: from the record, else computed now and stored.
 
@@ -130,43 +103,46 @@ class Experiment:
         points : bool
             Whether predicted points of generated faces go on record, and not only the errors. Those of real faces never do: they are
             nobody's to publish.
+        more : sequence of Score
+            What the predictions are judged by beside the scores of all tests on faces of this markup.
         """
         points = points and self.faces == "synthetic"
-        parts = [self._test_part(models, part, obtain, points) for part in source.parts]
+        parts = [self._test_part(models, part, obtain, points, more) for part in source.parts]
         return [
             predictions.joined(runs, f"{source.protocol}-{source.split}") for runs in zip(*parts, strict=True)
         ]
 
     def _test_part(
-        self, models: Sequence[str], source: FaceSource, obtain: Callable[[], Trained], points: bool
+        self,
+        models: Sequence[str],
+        source: FaceSource,
+        obtain: Callable[[], Trained],
+        points: bool,
+        more: Sequence[Score],
     ) -> list[Predictions]:
         testset = f"{source.protocol}-{source.split}-{self.faces}-{source.fingerprint[:8]}"
         files = [predictions.path_of(model, testset, self.paper, self.profile) for model in models]
         on_record = [self._on_record(file) for file in files]
-        if all(run and (run.points is not None or not points) for run in on_record):
+        wanted = {score.key for score in more}
+        if all(
+            run and wanted <= run.errors.keys() and (run.points is not None or not points)
+            for run in on_record
+        ):
             return on_record
-        if (
-            tuple(models) not in self._obtained
-        ):  # other test sets want them too, and `fresh` must not train again
-            self._obtained[tuple(models)] = obtain()
-        trained = self._obtained[tuple(models)]
-        faces = source.load()
-        provenance = {
-            "device": describe_device(choose_device(self.device)),
-            "faces_sha256": faces.sha256,
-            "box_rule": faces.box_rule,
-            "training_faces": trained.on.count,
-            **({"trained_before_on": trained.after.count} if trained.after else {}),
-        }
-        runs = []
-        found = zip(models, files, trained.predict(faces), trained.reports, strict=True)
-        for model, file, predicted, report in found:
-            errors = {n: nme(predicted, faces.points, normaliser=n, markup=faces.markup) for n in NORMALISERS}
+        key = tuple(models)
+        if key not in self._obtained:  # other test sets want them too, and `fresh` must not train again
+            self._obtained[key] = obtain()
+        trained, faces = self._obtained[key], source.load()
+        scores, runs = (*scores_of(faces.markup), *more), []
+        found = zip(
+            models, files, trained.predict(faces), trained.provenance(faces, self.device), strict=True
+        )
+        for model, file, predicted, about in found:
             # a notebook that needs errors alone does not take away the points that another one has put on record
             known = file.exists() and predictions.read(file).points is not None
-            kept = np.asarray(predicted) if points or known else None
-            about = provenance | _training(report)
-            runs.append(Predictions(model, testset, self.faces, faces.names, errors, kept, about))
+            kept = np.asarray(predicted.points) if points or known else None
+            what = (faces.names, errors_of(predicted, faces, scores), kept, about, predicted.confidence)
+            runs.append(Predictions(model, testset, self.faces, *what))
             self._tested.add(predictions.save(runs[-1], self.paper, self.profile))
         return runs
 
@@ -181,23 +157,24 @@ class Experiment:
         method: str,
         source: FaceSource,
         runs: Sequence[Predictions],
-        normalisers: Sequence[str] = NORMALISERS,
+        scores: Sequence[str | Score] | None = None,
+        rates: tuple[str, float] | None = ("inter-ocular", FAILURE_THRESHOLD / 100),
     ) -> list[Row]:
-        """Mean error per normaliser, and AUC and failures at 0.08 of the inter-ocular distance, each with a 95 % interval.
+        """Mean errors, and AUC and failure rate of one of them, each with a 95 % interval.
 
         Parameters
         ----------
         runs : sequence of Predictions
             One per training seed, on the same faces.
+        scores : sequence of str or Score, optional
+            Which mean errors, see `replicate.evidence.scoring`; those that all tests on faces of this markup have unless told otherwise.
+        rates : (str, float), optional
+            The error and the threshold, as a share of the normaliser; None for neither.
         """
         about = self._about(artefact, method, source, runs)
-        errors = stacked_errors(runs, "inter-ocular")
-        make = partial(measured.statistic_row, about)
-        made = [make("mean error", name, stacked_errors(runs, name), np.mean) for name in normalisers]
-        made.append(make("AUC 0.08", "inter-ocular", errors, measured.AUC))
-        failing = int(failures(errors, FAILURE_THRESHOLD).sum())
-        made.append(make("failure rate 0.08", "inter-ocular", errors, measured.FAILURES, count=failing))
-        return made
+        keys = [str(score) for score in (scores_of(runs[0].markup) if scores is None else scores)]
+        made = measured.mean_rows(about, runs, keys)
+        return made if rates is None else [*made, *measured.rate_rows(about, runs, *rates)]
 
     def failure_count_row(
         self, artefact: str, method: str, source: FaceSource, runs: Sequence[Predictions]
@@ -221,7 +198,7 @@ class Experiment:
             method=method,
             protocol=source.protocol,
             subset=source.split,
-            points=68,
+            points=find_markup(runs[0].markup).size,
             images=len(runs[0].names),
             seeds=len(runs),
             faces=self.faces,
@@ -299,14 +276,8 @@ class Experiment:
         self, artefact: str, method: str, counts: dict[str, float], unit: str = "count"
     ) -> list[Row]:
         """Rows for numbers that are exact, such as sizes of layers: metric to value."""
-        return [
-            Row(
-                artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=rows.NO_NORMALISER,
-                value=value, ci_low=None, ci_high=None, unit=unit, images=None, seeds=None, faces=self.faces, profile=self.profile,
-                device=describe_device(choose_device(self.device)),
-            )
-            for metric, value in counts.items()
-        ]  # fmt: skip
+        device = describe_device(choose_device(self.device))
+        return measured.exact_rows(artefact, method, counts, unit, device=device, **self._edition)
 
     def record(self, results: Sequence[Row]) -> None:
         """Put rows on record; numbers that have not moved leave their files untouched."""
@@ -337,9 +308,7 @@ class Experiment:
         A claim about several metrics is judged on all of them.
         """
         claim = claims.get(claim_id)
-        note = "; ".join(filter(None, [note, _unlike(left, right)]))
-        errors = (stacked_errors(list(side), claim.quantity().normaliser) for side in (left, right))
-        return self._recorded(verdicts.judge_all(claim, *errors, **self._edition, note=note))
+        return self._recorded(judging.judge(claim, left, right, **self._edition, note=note))
 
     def judge_on(self, claim_id: str, left: Runs, right: Runs, note: str = "") -> Verdict:
         """Judge and record a claim about errors on several test sets: on each that it names, as far as both sides have runs on it.
@@ -376,6 +345,39 @@ class Experiment:
             return claims.unjudged(claim, **self._edition)
         return self._recorded(judging.judge_failures(claim, runs, **self._edition, note=note))
 
+    def judge_number(self, claim_id: str, runs: Sequence[Predictions], note: str = "") -> Verdict:
+        """Judge and record a claim about an error against the number that the paper prints; on synthetic faces as `judge_published`."""
+        claim = claims.get(claim_id)
+        if self.faces == "synthetic":
+            return claims.unjudged(claim, **self._edition)
+        return self._recorded(judging.judge_number(claim, runs, **self._edition, note=note))
+
+    def judge_comparison(
+        self,
+        claim_id: str,
+        comparison: Comparisons,
+        images: int | None = None,
+        seeds: int | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """Judge and record a claim about something else than errors: confidences, recall, times, the best of several settings.
+
+        Parameters
+        ----------
+        comparison : Comparison, or dict of str to Comparison
+            Of the claim's left side with its right side; by condition or name where there are several, of which the worst counts.
+        images, seeds : int, optional
+            Behind it.
+
+        Raises
+        ------
+        ReplicateError
+            If the claim is about errors, their area or failures (see `judge`), or about a range.
+        """
+        claim = claims.get(claim_id)
+        about = dict(images=images, seeds=seeds, note=note)
+        return self._recorded(judging.judge_comparison(claim, comparison, **self._edition, **about))
+
     @property
     def _edition(self) -> dict[str, str]:
         return {"faces": self.faces, "profile": self.profile}
@@ -384,18 +386,3 @@ class Experiment:
     def _recorded(verdict: Verdict) -> Verdict:
         claims.record([verdict])
         return verdict
-
-
-def _unlike(left: Sequence[Predictions], right: Sequence[Predictions]) -> str:
-    """How many faces each side was trained on, if not the same."""
-    sides = [predictions.trained_on(runs[0].provenance) for runs in (left, right)]
-    return "" if sides[0] == sides[1] else " against ".join(sides)
-
-
-def _training(report: FitReport) -> dict:
-    """What goes on record of a training: its seconds, and [samples, validation error] pairs where there was a validation."""
-    about = {"training_seconds": round(report.seconds, 1)}
-    if report.history:
-        batch = report.samples / report.steps
-        about["validation"] = [[round(step * batch), round(error, 3)] for step, error in report.history]
-    return about

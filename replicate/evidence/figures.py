@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
 from replicate.faces.markups import markup
-from replicate.metrics import auc, ced, failure_rate
+from replicate.metrics import Interval, auc, ced, failure_rate
 
 # Okabe and Ito, told apart by colour-blind readers
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")  # curves differ without colour too
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 TRUTH, FITTED = "#56B4E9", "#F0E442"  # landmarks on a photograph
 DPI = 110
 
@@ -109,7 +110,7 @@ def ced_plot(
         ylabel="fraction of images",
     )
     ax.set_title(title)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)  # below: it never hides a curve
+    _legend_below(ax)
     figure = ax.get_figure()
     figure.set_label(alt_text_ced(curves, threshold, normaliser, title))
     return figure
@@ -120,6 +121,35 @@ def alt_text_ced(curves: Mapping[str, np.ndarray], threshold: float, normaliser:
     parts = [_legend(name, np.ravel(errors), threshold) for name, errors in curves.items()]
     head = f"Cumulative error curves{f' on {title}' if title else ''} up to {threshold:g} % of the {normaliser} distance"
     return f"{head}. " + ". ".join(parts) + "."
+
+
+def interval_curves(
+    ax: Axes,
+    curves: Mapping[str, Sequence[Interval]],
+    places: Mapping[str, Sequence[float]],
+    legend: bool = True,
+) -> None:
+    """Draw a statistic against a setting, a line with its 95 % band for each method, and perhaps the legend below.
+
+    Parameters
+    ----------
+    curves : dict of str to sequence of Interval
+        By method, one for each of its places.
+    places : dict of str to sequence of float
+        By method: where on the horizontal axis.
+    """
+    look = zip(cycle(PALETTE), cycle(DASHES), cycle(MARKERS), strict=False)
+    for (name, intervals), (color, dash, marker) in zip(curves.items(), look, strict=False):
+        value, low, high = np.array(intervals).T
+        line = dict(linestyle=dash, marker=marker, markersize=4.5, linewidth=1.8, label=name)
+        ax.fill_between(places[name], low, high, color=color, alpha=0.18, linewidth=0)
+        ax.plot(places[name], value, color=color, **line)
+    if legend:
+        _legend_below(ax)
+
+
+def _legend_below(ax: Axes) -> None:
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)  # it never hides a curve there
 
 
 def faces_grid(

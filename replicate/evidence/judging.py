@@ -10,10 +10,38 @@ from replicate.errors import ReplicateError
 from replicate.evidence import published, verdicts
 from replicate.evidence.claims import Claim, Quantity, Verdict
 from replicate.evidence.measured import failure_count
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
+from replicate.metrics import Comparison
 from replicate.vocabulary import check_one_of
 
 Runs = Mapping[str, Sequence[Predictions]]  # by test set, one per training seed
+Comparisons = Comparison | Mapping[str, Comparison]
+
+
+def judge(
+    claim: Claim,
+    left: Sequence[Predictions],
+    right: Sequence[Predictions],
+    *,
+    faces: str,
+    profile: str,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim on all of its metrics of the same faces, such as DAN-C4's three: all have to hold.
+
+    Where the paper prints numbers of one metric under several conditions, the first gives the effect.
+    """
+
+    def one(quantity: Quantity) -> Verdict:
+        errors = (stacked_errors(list(side), quantity.normaliser) for side in (left, right))
+        return verdicts.judge_paired(claim, *errors, faces=faces, profile=profile, metric=quantity.metric)
+
+    note = "; ".join(filter(None, [note, _unlike(left, right)]))
+    metrics = dict.fromkeys(quantity.metric for quantity in claim.quantities)
+    judged = [(quantity, one(quantity)) for quantity in map(claim.quantity, metrics)]
+    return (
+        verdicts.combine_quantities(claim, judged, note) if len(judged) > 1 else judged[0][1].with_note(note)
+    )
 
 
 def judge_on(claim: Claim, left: Runs, right: Runs, *, faces: str, profile: str, note: str = "") -> Verdict:
@@ -65,6 +93,79 @@ def judge_published(
     return _judge_each(claim, runs.keys(), judge, "; ".join(filter(None, [note, remark])))
 
 
+def _unlike(left: Sequence[Predictions], right: Sequence[Predictions]) -> str:
+    """How many faces each side was trained on, if not the same."""
+    sides = [trained_on(runs[0].provenance) for runs in (left, right)]
+    return "" if sides[0] == sides[1] else " against ".join(sides)
+
+
+def judge_number(
+    claim: Claim, runs: Sequence[Predictions], *, faces: str, profile: str, note: str = ""
+) -> Verdict:
+    """Judge a claim whose right side is a number that the paper prints.
+
+    Parameters
+    ----------
+    runs : sequence of Predictions
+        Of the left side, on the test set that the claim names.
+
+    Raises
+    ------
+    ReplicateError
+        If the paper prints none.
+    """
+    quantity = claim.quantity()
+    if quantity.paper_right is None:
+        raise ReplicateError(f"{claim.id}: the paper prints no number of {claim.right}")
+    return verdicts.judge_against_number(
+        claim,
+        stacked_errors(list(runs), quantity.normaliser),
+        quantity.paper_right,
+        statistic=verdicts.statistic_of(quantity.metric),
+        faces=faces,
+        profile=profile,
+        note=note,
+    )
+
+
+def judge_comparison(
+    claim: Claim,
+    comparison: Comparisons,
+    *,
+    faces: str,
+    profile: str,
+    images: int | None = None,
+    seeds: int | None = None,
+    note: str = "",
+) -> Verdict:
+    """Judge a claim about something else than errors by comparisons made elsewhere; of several, the worst counts.
+
+    Parameters
+    ----------
+    comparison : Comparison, or dict of str to Comparison
+        By the condition that the claim names, or by another name in words.
+
+    Raises
+    ------
+    ReplicateError
+        If the claim is about errors, or about a range, or if there is no comparison.
+    """
+    if claim.quantity().of_errors:
+        raise ReplicateError(
+            f"{claim.id} is about {claim.quantity().metric}: judge it by the errors on record (`judge`, `judge_on`)"
+        )
+    several = {"": comparison} if isinstance(comparison, Comparison) else comparison
+    about = dict(faces=faces, profile=profile, images=images, seeds=seeds)
+    conditions = {quantity.at for quantity in claim.quantities}
+    judged = []
+    for name, one in several.items():
+        quantity = claim.quantity(at=name if name in conditions else None)
+        judged.append(verdicts.judge_comparison(claim, one, quantity=quantity, **about))
+    if len(judged) == 1:
+        return judged[0].with_note(note)
+    return verdicts.combine(judged, list(several), note)
+
+
 def judge_failures(
     claim: Claim, runs: Sequence[Predictions], *, faces: str, profile: str, note: str = ""
 ) -> Verdict:
@@ -91,9 +192,15 @@ def judge_failures(
 
 
 def printed(artefacts: str | Sequence[str], method: str, subset: str, metric: str) -> float:
-    """The number that a paper's artefacts have for a method on a test set; the metric with its normaliser after a comma."""
-    name, _, normaliser = metric.partition(", ")
-    return published.value(artefacts, label=method, subset=subset, metric=name, normaliser=normaliser)
+    """The number that a paper's artefacts have for a method on a test set; the metric with its normaliser after a comma.
+
+    After another comma comes a part of the face, ``"51 points"``.
+    """
+    name, normaliser, *part = metric.split(", ")
+    points = {"points": part[0].removesuffix(" points")} if part else {}
+    return published.value(
+        artefacts, label=method, subset=subset, metric=name, normaliser=normaliser, **points
+    )
 
 
 def _judge_each(
@@ -110,5 +217,4 @@ def _judge_each(
     note = "; ".join(filter(None, [note, remark]))
     if len(claim.quantities) > 1:
         return verdicts.combine_quantities(claim, judged, note)
-    [(_, verdict)] = judged
-    return verdict.with_note(note)
+    return judged[0][1].with_note(note)

@@ -1,12 +1,16 @@
 """Rows made from errors: a statistic with its 95 % interval, or its change from one method to another in per cent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from replicate.errors import ReplicateError
+from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import NO_NORMALISER, Row
+from replicate.evidence.scoring import described
+from replicate.evidence.verdicts import statistic_of
 from replicate.metrics import (
     Interval,
     Statistic,
@@ -53,6 +57,52 @@ def statistic_row(
         unit=unit,
         **more,
     )
+
+
+def exact_rows(
+    artefact: str,
+    method: str,
+    counts: Mapping[str, float],
+    unit: str,
+    *,
+    faces: str,
+    profile: str,
+    device: str,
+) -> list[Row]:
+    """Rows of numbers that have no interval, by metric."""
+    return [
+        Row(
+            artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=NO_NORMALISER,
+            value=value, ci_low=None, ci_high=None, unit=unit, images=None, seeds=None, faces=faces, profile=profile, device=device,
+        )
+        for metric, value in counts.items()
+    ]  # fmt: skip
+
+
+def mean_rows(about: MakeRow, runs: Sequence[Predictions], keys: Sequence[str]) -> list[Row]:
+    """Mean errors by these keys, named as the papers' values are."""
+    made = []
+    for key in keys:
+        metric, normaliser, points, unit = described(key, runs[0].markup)
+        made.append(
+            statistic_row(about, metric, normaliser, stacked_errors(runs, key), np.mean, unit, points=points)
+        )
+    return made
+
+
+def rate_rows(about: MakeRow, runs: Sequence[Predictions], key: str, threshold: float) -> list[Row]:
+    """AUC and failure rate of the errors by a key, up to and above a threshold that is a share of the normaliser."""
+    errors, (_, normaliser, points, unit) = stacked_errors(runs, key), described(key, runs[0].markup)
+    if unit != "%":
+        raise ReplicateError(
+            f"rates: got {key!r} with errors in {unit}, expected errors in per cent of a normaliser"
+        )
+    area, rate = f"AUC {threshold:.2f}", f"failure rate {threshold:.2f}"
+    failing = int(failures(errors, 100 * threshold).sum())
+    return [
+        statistic_row(about, area, normaliser, errors, statistic_of(area), points=points),
+        statistic_row(about, rate, normaliser, errors, statistic_of(rate), points=points, count=failing),
+    ]
 
 
 def change_rows(about: MakeRow, after: np.ndarray, before: np.ndarray, against: str = "") -> list[Row]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from replicate.errors import ReplicateError
 from replicate.files import atomic_write
-from replicate.metrics import NORMALISERS
+from replicate.metrics import NORMALISERS, PIXEL
 from replicate.paths import cache, results_dir
 from replicate.vocabulary import FACES, PAPERS, check_one_of
 
@@ -49,12 +49,15 @@ class Predictions:
     names : tuple of str
         N image names.
     errors : dict of str to (N,) array
-        Error of each image in per cent, by normaliser; infinite for a face without prediction.
+        Error of each image in per cent, or in pixels, by key (see `replicate.evidence.scoring`); infinite for a face without
+        prediction.
     points : (N, L, 2) array or None
         Predicted landmarks in image pixels.
     provenance : dict
         JSON values that say how the predictions came about: device, seconds of training, hash of the test
         faces, box rule.
+    confidence : (N, L) array or None
+        How sure each landmark is; kept to three digits.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Predictions:
     errors: Mapping[str, np.ndarray] = field(repr=False)
     points: np.ndarray | None = field(default=None, repr=False)
     provenance: Mapping = field(default_factory=dict)
+    confidence: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_one_of("faces", self.faces, FACES)
@@ -84,13 +88,15 @@ class Predictions:
         object.__setattr__(self, "errors", {name: self._checked(name, e) for name, e in self.errors.items()})
         if self.points is not None:
             self._check_points()
+        if self.confidence is not None:
+            self._check_confidence()
 
-    def _checked(self, normaliser: str, errors: np.ndarray) -> np.ndarray:
-        check_one_of("normaliser", normaliser, NORMALISERS)
+    def _checked(self, key: str, errors: np.ndarray) -> np.ndarray:
+        check_one_of("normaliser", key.partition(", ")[0], (*NORMALISERS, PIXEL))
         errors = np.asarray(errors, np.float64)
         if errors.shape != (len(self.names),) or not (errors >= 0).all():
             raise ReplicateError(
-                f"errors[{normaliser!r}]: got shape {errors.shape}, {np.isnan(errors).sum()} NaN and "
+                f"errors[{key!r}]: got shape {errors.shape}, {np.isnan(errors).sum()} NaN and "
                 f"{(errors < 0).sum()} negative; expected one error for each of {len(self.names)} names"
             )
         return errors
@@ -102,6 +108,19 @@ class Predictions:
         if not np.isfinite(points).all():
             raise ReplicateError(f"points: {(~np.isfinite(points)).sum()} coordinates are NaN or infinite")
         object.__setattr__(self, "points", points)
+
+    def _check_confidence(self) -> None:
+        kept = np.asarray(self.confidence, np.float16).astype(np.float32)  # as a file gives it back
+        if kept.ndim != 2 or len(kept) != len(self.names) or not np.isfinite(kept).all():
+            raise ReplicateError(
+                f"confidence: got shape {kept.shape} with {(~np.isfinite(kept)).sum()} NaN or infinite; expected ({len(self.names)}, L)"
+            )
+        object.__setattr__(self, "confidence", kept)
+
+    @property
+    def markup(self) -> str:
+        """Markup of the test faces; records that do not name it are older than tests in any other markup."""
+        return self.provenance.get("markup", "ibug68")
 
 
 def path_of(model: str, testset: str, paper: str, profile: str, folder: Path | None = None) -> Path:
@@ -191,6 +210,60 @@ def stacked_errors(runs: list[Predictions], normaliser: str) -> np.ndarray:
     return np.stack([run.errors[normaliser] for run in runs])
 
 
+def swept(runs: Sequence[Predictions], normaliser: str, what: str) -> tuple[tuple[int, ...], np.ndarray]:
+    """Errors of S models at all K settings that were tried of one quantity, and these settings.
+
+    Parameters
+    ----------
+    normaliser, what : str
+        ``"inter-pupil"`` and ``"iterations"`` or ``"components"``: of the keys ``"inter-pupil, 3 iterations"``.
+
+    Returns
+    -------
+    settings : tuple of int
+        (K,) ascending; ``all components`` are as many as the shape model has.
+    errors : array
+        (S, N, K).
+
+    Raises
+    ------
+    ReplicateError
+        If the runs lack them, or were not tested on the same images.
+    """
+    start, end = f"{normaliser}, ", f" {what}"
+    by_setting = {}
+    for key in runs[0].errors:
+        if key.startswith(start) and key.endswith(end):
+            setting = key[len(start) : -len(end)]
+            number = runs[0].provenance["shape_components"] if setting == "all" else int(setting)
+            by_setting[number] = stacked_errors(list(runs), key)
+    if not by_setting:
+        raise ReplicateError(f"{runs[0].model}: no errors by number of {what} in {', '.join(runs[0].errors)}")
+    settings = tuple(sorted(by_setting))
+    return settings, np.stack([by_setting[setting] for setting in settings], -1)
+
+
+def under(runs: Sequence[Predictions], condition: str) -> list[Predictions]:
+    """The same runs as they were under a condition that was tried beside, ``"10 components"``: with its errors by normaliser, and no others.
+
+    Raises
+    ------
+    ReplicateError
+        If a run lacks it.
+    """
+    found = []
+    for run in runs:
+        errors = {
+            key.removesuffix(f", {condition}"): e
+            for key, e in run.errors.items()
+            if key.endswith(f", {condition}")
+        }
+        if not errors:
+            raise ReplicateError(f"condition: got {condition!r}, but {run.model} has {', '.join(run.errors)}")
+        found.append(replace(run, errors=errors, points=None, confidence=None))
+    return found
+
+
 def trained_on(provenance: Mapping) -> str:
     """In words, how many faces a model was trained on."""
     text = f"trained on {provenance['training_faces']:,} faces"
@@ -199,20 +272,27 @@ def trained_on(provenance: Mapping) -> str:
 
 
 def joined(runs: Sequence[Predictions], testset: str) -> Predictions:
-    """One run from the runs of the same model on disjoint test sets."""
+    """One run from the runs of the same model on disjoint test sets, with the errors that all of them have."""
     if len(runs) == 1:
         return runs[0]
     first = runs[0]
+    shared = [key for key in first.errors if all(key in run.errors for run in runs)]
     hashes = " ".join(run.provenance["faces_sha256"] for run in runs)
     return Predictions(
         first.model,
         testset,
         first.faces,
         tuple(name for run in runs for name in run.names),
-        {n: np.concatenate([run.errors[n] for run in runs]) for n in first.errors},
-        None if first.points is None else np.concatenate([run.points for run in runs]),
+        {key: np.concatenate([run.errors[key] for run in runs]) for key in shared},
+        _together([run.points for run in runs]),
         {**first.provenance, "faces_sha256": hashes},
+        _together([run.confidence for run in runs]),
     )
+
+
+def _together(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """All parts in a row; None if one is not kept."""
+    return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def _packed(predictions: Predictions) -> dict[str, np.ndarray]:
@@ -225,6 +305,8 @@ def _packed(predictions: Predictions) -> dict[str, np.ndarray]:
     arrays |= {f"error {name}": errors.astype(np.float32) for name, errors in predictions.errors.items()}
     if predictions.points is not None:
         arrays |= _packed_points(predictions.points)
+    if predictions.confidence is not None:
+        arrays["confidence"] = predictions.confidence.astype(np.float16)
     return arrays
 
 
@@ -258,7 +340,8 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> Predictions:
     errors = {name.removeprefix("error "): arrays[name] for name in arrays if name.startswith("error ")}
     model, testset, faces = map(str, arrays["about"])
     provenance = json.loads(str(arrays["provenance"]))
-    return Predictions(model, testset, faces, tuple(map(str, arrays["names"])), errors, points, provenance)
+    names = tuple(map(str, arrays["names"]))
+    return Predictions(model, testset, faces, names, errors, points, provenance, arrays.get("confidence"))
 
 
 def _agrees(path: Path, predictions: Predictions) -> bool:
@@ -268,13 +351,16 @@ def _agrees(path: Path, predictions: Predictions) -> bool:
     except ReplicateError:
         return False  # a damaged file is replaced
     about = [
-        (p.model, p.testset, p.faces, p.names, set(p.errors), p.points is None) for p in (old, predictions)
+        (p.model, p.testset, p.faces, p.names, set(p.errors), _shape(p.points), _shape(p.confidence))
+        for p in (old, predictions)
     ]
     if about[0] != about[1]:
         return False
-    errors_agree = all(np.allclose(old.errors[n], e, rtol=1e-4) for n, e in predictions.errors.items())
-    if not errors_agree or old.points is None:
-        return errors_agree
-    return old.points.shape == predictions.points.shape and bool(
-        np.allclose(old.points, predictions.points, rtol=0, atol=1.5 / STEPS_PER_PIXEL)
-    )
+    pairs = [(old.errors[key], errors, dict(rtol=1e-4)) for key, errors in predictions.errors.items()]
+    pairs.append((old.points, predictions.points, dict(rtol=0, atol=1.5 / STEPS_PER_PIXEL)))
+    pairs.append((old.confidence, predictions.confidence, dict(rtol=0, atol=2e-3)))
+    return all(np.allclose(one, other, **near) for one, other, near in pairs if other is not None)
+
+
+def _shape(array: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if array is None else array.shape

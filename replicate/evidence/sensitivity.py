@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +14,7 @@ from replicate.errors import ReplicateError
 from replicate.evidence import claims, verdicts
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.figures import DASHES, PALETTE
+from replicate.evidence.figures import interval_curves
 from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
@@ -31,7 +30,6 @@ LEVELS = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2)
 METRICS = ("mean error", f"failure rate {FAILURE_THRESHOLD / 100:g}")
 FAILURE_SLOPE = "slope of failure against box disturbance"  # as DAN-C16 calls it
 ERROR_SLOPE = "slope of the mean error against box disturbance"
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)
@@ -321,20 +319,13 @@ def sensitivity_plot(
     """
     normaliser = _common_normaliser(curves)
     ax = ax or plt.subplots(figsize=(6.2, 4.2))[1]
-    look = zip(cycle(PALETTE), cycle(DASHES), cycle(_MARKERS), strict=False)
-    for (name, curve), (color, dash, marker) in zip(curves.items(), look, strict=False):
-        mean, low, high = np.array(curve.intervals(metric)).T
-        noise = 100 * curve.levels
-        ax.fill_between(noise, low, high, color=color, alpha=0.18, linewidth=0)
-        ax.plot(
-            noise, mean, color=color, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.8, label=name
-        )
+    intervals = {name: curve.intervals(metric) for name, curve in curves.items()}
+    interval_curves(ax, intervals, {name: 100 * curve.levels for name, curve in curves.items()})
     of = f"of {normaliser} distance" if metric == METRICS[0] else "of faces"
     ax.set(xlabel="standard deviation of the box's error (% of its sides)", ylabel=f"{metric} (% {of})")
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_title(title)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)  # below: it never hides a line
     figure = ax.get_figure()
     figure.set_label(alt_text_sensitivity(curves, metric, title))
     return figure

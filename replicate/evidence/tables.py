@@ -35,9 +35,8 @@ def compare(
     -------
     DataFrame
         ``method, subset, metric, images, paper, ours, difference, verdict`` as text, in the order of the
-        rows. The
-        difference is ours minus the paper's, on real faces only: on synthetic ones it would compare two
-        benchmarks.
+        rows. The difference is ours minus the paper's, on real faces only: on synthetic ones it would compare two benchmarks.
+        The metric names the number of points where rows have several.
 
     Raises
     ------
@@ -47,8 +46,9 @@ def compare(
     rows, verdicts = list(rows), list(verdicts)
     check_one_edition(rows)
     paper = published.load() if published_values is None else published_values
+    several = len({row.points for row in rows if row.points}) > 1
     return pd.DataFrame(
-        [_line(row, paper, verdicts) for row in rows],
+        [_line(row, paper, verdicts, several) for row in rows],
         columns=["method", "subset", "metric", "images", "paper", "ours", "difference", "verdict"],
     )
 
@@ -194,7 +194,7 @@ def published_table(artefact: str, exclude: Iterable[str] = ()) -> Table:
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for one in found.to_dict("records"):
         where = one["place"] if one["source"] == "elsewhere" else f"the paper, {one['place']}"
-        key = one["label"], f"{one['metric']}, {one['normaliser']}", where
+        key = one["label"], ", ".join(filter(None, [one["metric"], one["normaliser"]])), where
         lines.setdefault(key, {})[one["subset"]] = _per_cent(one)
     table = [
         (*key[:2], *(cells.get(subset, "–") for subset in subsets), key[2]) for key, cells in lines.items()
@@ -238,22 +238,28 @@ def _decisive(claim: Claim, verdict: Verdict) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """A value with the digits that papers print: two decimals for per cent, whole counts, three digits otherwise."""
+    """A value with the digits that papers print: two decimals for per cent, whole counts and thousands, three digits otherwise."""
+    value = value + 0.0  # a zero without a sign
     if unit == "%":
         return f"{value:.2f}"
-    if unit == "count" or (float(value).is_integer() and abs(value) >= 1000):
+    if unit == "count" or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
-def _line(row: Row, paper: pd.DataFrame, verdicts: Sequence[Verdict]) -> dict[str, str]:
+def _line(
+    row: Row, paper: pd.DataFrame, verdicts: Sequence[Verdict], name_points: bool = False
+) -> dict[str, str]:
     printed = _published_value(row, paper)
     comparable = printed is not None and row.faces == "real"
     paper_cell = _against_another(row, paper) if printed is None else number(printed, row.unit)
+    metric = [row.metric, "" if row.normaliser == NO_NORMALISER else row.normaliser]
+    if name_points and row.points:
+        metric.append(f"{row.points} points")
     return {
         "method": row.method,
         "subset": row.subset,
-        "metric": row.metric if row.normaliser == NO_NORMALISER else f"{row.metric}, {row.normaliser}",
+        "metric": ", ".join(filter(None, metric)),
         "images": "" if row.images is None else f"{row.images:,}",
         "paper": paper_cell,
         "ours": _ours(row),
@@ -282,9 +288,10 @@ def _published_value(row: Row, paper: pd.DataFrame) -> float | None:
 
 
 def _published_of(row: Row, paper: pd.DataFrame) -> pd.DataFrame:
-    """Published numbers for a row's method, test set and normaliser, of any metric."""
+    """Numbers that the row's own paper has for its method, test set and normaliser, of any metric."""
     # statements about data sets name no method
     found = paper[paper["label"].isin([row.method, ""]) & paper["number"].notna()]
+    found = found[found["source"] != "elsewhere"]
     for name in _MATCH:
         wanted = getattr(row, name)
         wanted = "" if wanted is None or wanted == NO_NORMALISER else str(wanted)
@@ -298,7 +305,7 @@ def _against_another(row: Row, paper: pd.DataFrame) -> str:
     if not versus:
         return "–"
     found = _published_of(row, paper)
-    found = found[found["metric"].str.partition(_VERSUS)[0] == metric]
+    found = found[found["metric"].map(lambda name: name.partition(_VERSUS)[0]) == metric]
     if found["number"].nunique() != 1:
         return "–"
     other = found["metric"].iloc[0].partition(_VERSUS)[2]

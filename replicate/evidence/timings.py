@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from replicate.errors import ReplicateError
-from replicate.evidence import rows
+from replicate.evidence import claims, rows
+from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.rows import NO_NORMALISER, Row
 from replicate.metrics import bootstrap_mean
@@ -67,16 +68,38 @@ def on_record(run: Experiment, artefact: str, metric: str, methods: Sequence[str
     return [found[method] for method in methods] if set(methods) <= found.keys() else None
 
 
+def verdict_on_record(run: Experiment, claim_id: str) -> Verdict | None:
+    """The verdict on a claim about what was timed; None if there is none or the experiment asks for everything afresh."""
+    known = [] if run.fresh else claims.recorded(run.paper, [run.profile])
+    return next((v for v in known if (v.claim, v.faces) == (claim_id, run.faces)), None)
+
+
 def rate_rows(run: Experiment, artefact: str, metric: str, unit: str, rates: Rates) -> list[Row]:
     """One row per way: its mean rate over the rounds with a 95 % interval."""
-    made = []
-    for method, values in rates.by_way.items():
-        value, low, high = bootstrap_mean(values)
-        made.append(
-            Row(
-                artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=NO_NORMALISER,
-                value=value, ci_low=low, ci_high=high, unit=unit, images=rates.count, seeds=1, faces=run.faces, profile=run.profile,
-                device=rates.device, seconds=(rates.count / values).sum(), note=f"{rates.note}; {len(values)} rounds; {rates.device}",
-            )
-        )  # fmt: skip
-    return made
+    about = dict(images=rates.count, device=rates.device, note=rates.note)
+    return [
+        round_row(run, artefact, method, metric, unit, values, seconds=(rates.count / values).sum(), **about)
+        for method, values in rates.by_way.items()
+    ]
+
+
+def round_row(
+    run: Experiment,
+    artefact: str,
+    method: str,
+    metric: str,
+    unit: str,
+    values: np.ndarray,
+    *,
+    device: str,
+    note: str,
+    images: int | None = None,
+    seconds: float | None = None,
+) -> Row:
+    """The mean of what each round gave (R,), with a 95 % interval over the rounds."""
+    value, low, high = bootstrap_mean(values)
+    return Row(
+        artefact=artefact, method=method, protocol="", subset="", points=None, metric=metric, normaliser=NO_NORMALISER,
+        value=value, ci_low=low, ci_high=high, unit=unit, images=images, seeds=1, faces=run.faces, profile=run.profile,
+        device=device, seconds=seconds, note=f"{note}; {len(values)} rounds; {device}",
+    )  # fmt: skip

@@ -125,25 +125,6 @@ def judge_paired(
     )
 
 
-def judge_all(
-    claim: Claim, left: np.ndarray, right: np.ndarray, *, faces: str, profile: str, note: str = ""
-) -> Verdict:
-    """Judge a claim on all of its metrics of the same errors, such as DAN-C4's three: all have to hold.
-
-    Where the paper prints numbers of one metric under several conditions, the first gives the effect.
-
-    Parameters
-    ----------
-    claim, left, right, faces, profile, note
-        See `judge_paired`.
-    """
-    metrics = list(dict.fromkeys(quantity.metric for quantity in claim.quantities))
-    judge = partial(judge_paired, claim, left, right, faces=faces, profile=profile)
-    if len(metrics) == 1:
-        return judge(note=note)
-    return combine_quantities(claim, [(claim.quantity(m), judge(metric=m)) for m in metrics], note)
-
-
 def judge_against_number(
     claim: Claim,
     errors: np.ndarray,

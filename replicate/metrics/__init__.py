@@ -34,15 +34,24 @@ from replicate.metrics.curves import (
 )
 from replicate.metrics.landmarks import (
     NORMALISERS,
+    PIXEL,
     mape,
     nme,
     normalising_distance,
     per_point_error,
     pixel_error,
 )
+from replicate.metrics.over_faces import (
+    compare_curves,
+    compare_recalls,
+    curve_interval,
+    recall_against_number,
+    recall_interval,
+)
 
 __all__ = [
     "NORMALISERS",
+    "PIXEL",
     "Comparison",
     "FailureRate",
     "Interval",
@@ -53,6 +62,9 @@ __all__ = [
     "bootstrap_statistic",
     "ced",
     "ced_at",
+    "compare_curves",
+    "compare_recalls",
+    "curve_interval",
     "failure_percent",
     "failure_rate",
     "failures",
@@ -64,7 +76,9 @@ __all__ = [
     "paired_bootstrap",
     "per_point_error",
     "pixel_error",
+    "recall_against_number",
     "recall_at_precision",
+    "recall_interval",
     "relative_change",
     "tar_at_far",
 ]

@@ -96,14 +96,8 @@ def paired_bootstrap(
         raise ReplicateError(
             f"left, right: got errors of {left.shape[1]} and {right.shape[1]} images; expected the same"
         )
-    differences = np.subtract(*_resampled([left, right], statistic, resamples, seed))
-    values = _value(left, statistic), _value(right, statistic)
-    return Comparison(
-        *values,
-        values[0] - values[1],
-        *np.percentile(differences, (2.5, 97.5)).tolist(),
-        _two_sided(differences),
-    )
+    samples = _resampled([left, right], statistic, resamples, seed)
+    return compared((_value(left, statistic), samples[0]), (_value(right, statistic), samples[1]))
 
 
 def against_number(
@@ -126,10 +120,8 @@ def against_number(
         Its interval holds the uncertainty of the left side alone; for ``p_value`` see `paired_bootstrap`.
     """
     errors = _by_seed(errors)
-    differences = _resampled([errors], statistic, resamples, seed)[0] - number
-    value = _value(errors, statistic)
-    low, high = np.percentile(differences, (2.5, 97.5)).tolist()
-    return Comparison(value, number, value - number, low, high, _two_sided(differences))
+    samples = _resampled([errors], statistic, resamples, seed)[0]
+    return compared((_value(errors, statistic), samples), (number, number))
 
 
 def relative_change(
@@ -200,6 +192,18 @@ def mcnemar(left_fails: np.ndarray, right_fails: np.ndarray) -> float:
     return float(binomtest(only_left, only_one, 0.5).pvalue) if only_one else 1.0
 
 
+def compared(left: tuple[float, np.ndarray], right: tuple[float, np.ndarray | float]) -> Comparison:
+    """A comparison from the statistic of each side and its values (R,) in the same resamples; a number's value is that number in all of them."""
+    differences = np.subtract(left[1], right[1])
+    low, high = np.percentile(differences, (2.5, 97.5)).tolist()
+    return Comparison(left[0], right[0], left[0] - right[0], low, high, _two_sided(differences))
+
+
+def streams(seed: int) -> list[np.random.Generator]:
+    """The random numbers that draw images and seeds, apart from each other."""
+    return np.random.default_rng(seed).spawn(2)
+
+
 def _two_sided(differences: np.ndarray) -> float:
     """Two-sided p-value of resampled differences: twice the share on the far side of zero."""
     tails = (np.count_nonzero(differences <= 0) + 1, np.count_nonzero(differences >= 0) + 1)
@@ -212,7 +216,7 @@ def _value(errors: np.ndarray, statistic: Statistic) -> float:
 
 def _resampled(sides: list[np.ndarray], statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
     """Statistics ``(len(sides), resamples)`` of (S, N) errors that share images, and seeds if as many."""
-    image_rng, seed_rng = np.random.default_rng(seed).spawn(2)
+    image_rng, seed_rng = streams(seed)
     images = sides[0].shape[1]
     block = max(1, _BLOCK // max(side.size for side in sides))
     results = []

@@ -14,6 +14,7 @@ NORMALISERS = {
     "eye-nose": "distance from the nose tip to the middle of the eye centres",
     "face": "mean of width and height of the tight box of the true points",
 }
+PIXEL = "pixel"  # takes the place of a normaliser in the names of errors that are in pixels of the photograph
 
 
 def normalising_distance(

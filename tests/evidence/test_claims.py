@@ -178,3 +178,34 @@ def test_units_of_what_claims_compare():
     }
     assert set(found.values()) == {"%"}
     assert claims.get("DAN-C17").quantity().unit == claims.get("DAN-C18").quantity().unit == ""
+    assert claims.get("ECT-C15").quantity().unit == "%" and claims.get("ECT-C6").quantity().unit == ""
+
+
+def test_claims_of_errors_are_those_that_name_a_normaliser():
+    others = {claim.id for claim in claims.load() if claim.paper == "ect" and not claim.quantity().of_errors}
+    assert others == {f"ECT-C{number}" for number in (6, 8, 9, 15, 16, 18)}
+
+
+def test_claims_of_ect_are_judged_where_its_text_makes_them():
+    named = {
+        claim.id.removeprefix("ECT-"): [quantity.at for quantity in claim.quantities]
+        for claim in claims.load()
+        if claim.paper == "ect"
+    }
+    hard, whole = ["challenging"], ["full"]
+    assert named == {
+        "C1": ["common", "challenging"], "C2": hard, "C3": whole, "C4": ["common"], "C5": hard,  # Table VIII
+        "C6": hard, "C7": hard, "C8": hard, "C9": hard, "C10": hard, "C11": hard, "C12": whole,  # Fig. 10
+        "C13": ["private"], "C14": whole, "C15": ["cofw"], "C16": [""], "C18": [""], "C19": hard,
+        "C17": ["|yaw| 0-30", "|yaw| 30-60", "|yaw| 60-90"],
+    }  # fmt: skip
+    clear = claims.get("ECT-C7").quantity()
+    assert clear.effect is None and clear.margin_at(15.0) == pytest.approx(0.45)
+
+
+def test_yaw_ranges_are_those_of_the_published_table():
+    table = published.load("ect")
+    subsets = set(table[table["artefact"] == "ECT-T4"]["subset"])
+    claim = claims.get("ECT-C17")
+    assert {quantity.at for quantity in claim.quantities} == subsets - {"|yaw| mean"}
+    assert {quantity.normaliser for quantity in claim.quantities} == {"box, 21 points"}

@@ -29,7 +29,7 @@ def test_the_table_of_configurations_shows_what_differs_from_the_paper():
     assert (table["gpu"] == "same").all() and (table["paper"] != "same").all()
     own = CONFIGS["cpu", "synthetic"]
     assert table.loc["batch", ["paper", "cpu, synthetic"]].tolist() == ["64", str(own.batch)]
-    assert table.loc["samples", "cpu, synthetic"] == " + ".join(f"{n:,}" for n in own.samples)
+    assert table.loc["samples", "cpu, synthetic"] == " / ".join(f"{n:,}" for n in own.samples)
     assert (
         table.loc["validation_faces", "cpu, synthetic"] == "same" and table.loc["decay", "paper"] == "False"
     )

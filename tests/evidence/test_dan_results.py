@@ -106,30 +106,3 @@ def test_paired_changes_stand_beside_the_papers(run):
     assert lines["common", "mean error"][3] == "-0.10"
     assert lines["full", "failure rate 0.08"][3] == "-0.58" and lines["common", "AUC 0.08"][3] == "–"
     assert "20 full, 20 common images; 1 seed" in table.caption
-
-
-def test_cumulative_errors_are_recorded_with_what_they_show(run):
-    faces = toy_faces(12)
-    results = {
-        "SDM": [on_record(faces, np.full(12, 9.0))],
-        "DAN": [on_record(faces, np.full(12, 4.0)), on_record(faces, np.full(12, 2.0))],
-    }
-    source = FaceSource("300w", "full", "synthetic", "smoke")
-    label = views.cumulative_errors(run, "DAN-T4", source, results).get_label()
-    assert "SDM: AUC 0.0, failures 100.0 % (12 of 12)" in label
-    assert "DAN: AUC 62.5, failures 0.0 % (0 of 24)" in label  # (4 + 6) / 2 of 8
-    (kept,) = manifest.load("dan", ["smoke"])
-    assert (kept.artefact, kept.subset, kept.images, kept.seeds) == ("DAN-T4", "full", 12, 2)
-
-
-def test_rows_of_several_artefacts_hold_the_methods_that_each_shows(run):
-    faces = toy_faces(12)
-    errors = {**dict.fromkeys(("inter-ocular", "inter-pupil", "diagonal"), np.full(12, 4.0))}
-    one = Predictions("m", "toy", "synthetic", faces.names, errors, None, ABOUT)
-    source = FaceSource("300w", "full", "synthetic", "smoke")
-    rows = views.rows_of(
-        run, {"DAN-S11": ("a", "b"), "DAN-S12": ("b",)}, source, {name: [one] for name in "ab"}
-    )
-    found = [(row.artefact, row.method) for row in rows if row.metric == "AUC 0.08"]
-    assert found == [("DAN-S11", "a"), ("DAN-S11", "b"), ("DAN-S12", "b")]
-    assert {row.value for row in rows if row.metric == "mean error"} == {4.0}

@@ -9,12 +9,14 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, manifest, predictions, rows
-from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment, Trained
+from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.evidence.scoring import INNER
+from replicate.evidence.trained import Predicted, Trained
 from replicate.faces import sources
 from replicate.faces.boxes import TIGHT
 from replicate.faces.faceset import FaceSet, concatenate
 from replicate.faces.sources import FaceSource
-from replicate.metrics import auc, failure_rate, mcnemar, nme
+from replicate.metrics import Comparison, auc, failure_rate, mcnemar, nme
 from replicate.training import FitReport
 
 REAL_LOAD = FaceSource.load  # the tests replace it
@@ -72,13 +74,21 @@ class Predictor:
         self.trained += 1
         return Trained(self.predict, REPORTS, FaceSource("300w", "train", "synthetic", "cpu"))
 
+    def alone(self):
+        """The second of the two models."""
+        trained = self.obtain()
+        return replace(trained, predict=lambda faces: self.predict(faces)[1:], reports=REPORTS[1:])
+
     def predict(self, faces):
         self.asked.append(faces.split)
         rng = np.random.default_rng(len(faces))
-        return [
+        noisy = [
             faces.points + rng.normal(0, size, faces.points.shape) * rng.gamma(1, 1, (len(faces), 1, 1))
             for size in self.noise
         ]
+        sure = np.linspace(0, 1, faces.visible.size).reshape(faces.visible.shape)
+        moved = {"inter-pupil, 3 iterations": faces.points + 1}
+        return [Predicted(noisy[0]), *(Predicted(points, sure, moved) for points in noisy[1:])]
 
 
 def experiment(**changes):
@@ -110,9 +120,10 @@ def test_predictions_on_record_are_used_again():
 def test_errors_are_those_of_each_model_by_every_normaliser():
     predictor = Predictor()
     runs, true = test_split(experiment(), "private", predictor), make_faces("private")
-    for run, shapes in zip(runs, predictor.predict(true), strict=True):
-        assert set(run.errors) == {"inter-ocular", "inter-pupil", "diagonal"}
-        for normaliser, errors in run.errors.items():
+    for run, said in zip(runs, predictor.predict(true), strict=True):
+        assert set(run.errors) == {"inter-ocular", "inter-pupil", "diagonal", *said.more}
+        for key, errors in run.errors.items():
+            shapes, normaliser = said.more.get(key, said.points), key.split(", ")[0]
             np.testing.assert_allclose(
                 errors, nme(shapes, true.points, normaliser=normaliser, markup="ibug68")
             )
@@ -122,6 +133,27 @@ def test_errors_are_those_of_each_model_by_every_normaliser():
         runs[0].provenance["faces_sha256"] == true.sha256
         and runs[0].provenance["box_rule"] == "boxes of the test"
     )
+
+
+def test_confidences_are_kept_where_a_model_has_them():
+    plain, sure = test_split(experiment(), "full")
+    assert plain.confidence is None and sure.confidence.shape == (32, 68)
+    np.testing.assert_allclose(sure.confidence[:20].ravel(), np.linspace(0, 1, 20 * 68), atol=1e-3)
+    np.testing.assert_array_equal(test_split(experiment(), "full")[1].confidence, sure.confidence)
+
+
+def test_a_score_that_is_not_on_record_is_made_and_then_kept():
+    predictor, run = Predictor(), experiment()
+    test_split(run, "full", predictor)
+    for _ in range(2):
+        found = run.test(MODELS, run.source("300w", "full"), predictor.obtain, more=[INNER])
+    assert predictor.asked == ["common", "challenging"] * 2 and predictor.trained == 1
+    true = concatenate([make_faces("common"), make_faces("challenging")], "300w", "full")
+    inner = np.arange(68) >= 17
+    visible = np.tile(inner, (32, 1))
+    expected = nme(found[0].points, true.points, normaliser="inter-ocular", markup="ibug68", visible=visible)
+    np.testing.assert_allclose(found[0].errors[INNER.key], expected, atol=0.05)
+    assert test_split(run, "full", predictor)[0].errors.keys() == found[0].errors.keys()
 
 
 @pytest.mark.parametrize("change", ["model", "faces"])
@@ -259,6 +291,43 @@ def test_rows_have_the_numbers_of_the_errors():
         assert row.faces_sha256 == make_faces("private").sha256 and row.note == "trained on 3,148 faces"
 
 
+def test_rows_are_of_the_errors_and_the_threshold_that_are_asked_for():
+    run = experiment()
+    (one,) = run.test(MODELS[1:], run.source("300w", "private"), Predictor(3.0, 2.0).alone, more=[INNER])
+    about = ("ECT-T1", "ECT", run.source("300w", "private"), [one])
+    found = run.error_rows(*about, scores=[INNER, "inter-pupil, 3 iterations"], rates=(INNER.key, 0.1))
+    assert [(row.metric, row.normaliser, row.points, row.unit) for row in found] == [
+        ("mean error", "inter-ocular", 51, "%"),
+        ("mean error, 3 iterations", "inter-pupil", 68, "%"),
+        ("AUC 0.10", "inter-ocular", 51, "%"),
+        ("failure rate 0.10", "inter-ocular", 51, "%"),
+    ]
+    inner = one.errors[INNER.key]
+    values = [inner.mean(), one.errors["inter-pupil, 3 iterations"].mean(), auc(inner, 10.0)]
+    assert [row.value for row in found[:3]] == pytest.approx(values, rel=1e-5)
+    assert (found[3].value, found[3].count) == (
+        pytest.approx(100 * (inner > 10).mean(), rel=1e-5),
+        (inner > 10).sum(),
+    )
+    assert [row.metric for row in run.error_rows(*about, scores=["diagonal"], rates=None)] == ["mean error"]
+
+
+def test_pixels_have_rows_of_their_own_and_no_rates():
+    run, source = experiment(), experiment().source("afw", "test")
+    known = dict(
+        device="test", faces_sha256="f", box_rule="b", markup="afw6", training_seconds=1, training_faces=2
+    )
+    errors = {"box": np.array([4.0, 6.0, 5.0]), "pixel": np.array([10.0, 30.0, 20.0])}
+    one = predictions.Predictions("m", "afw-test", "synthetic", ("a", "b", "c"), errors, None, known)
+    box, pixels = run.error_rows("ECT-T5", "ECT", source, [one], rates=None)
+    assert (box.metric, box.normaliser, box.points, box.value) == ("mean error, visible points", "box", 6, 5)
+    assert (pixels.metric, pixels.normaliser, pixels.points, pixels.value, pixels.unit) == (
+        "MAPE", "none", 6, 20, "px",
+    )  # fmt: skip
+    with pytest.raises(ReplicateError, match="rates: got 'pixel' with errors in px"):
+        run.error_rows("ECT-T5", "ECT", source, [one], rates=("pixel", 0.1))
+
+
 def test_changes_are_relative_to_the_model_before():
     run = experiment()
     before, after = test_split(run, "private")
@@ -383,6 +452,22 @@ def test_claims_against_printed_numbers_are_recorded_on_real_faces_only():
     assert synthetic.judge_failures("DAN-C17", test_split(synthetic, "challenging")).verdict == "not testable"
     judged = real.judge_failures("DAN-C17", test_split(real, "challenging", Predictor(0.3, 0.2)))
     assert (judged.left, judged.right, judged.verdict) == (0, 7, "not reproduced")
+
+
+def test_a_printed_right_side_and_comparisons_made_elsewhere_are_judged_and_recorded():
+    synthetic, real = experiment(paper="ect"), experiment(paper="ect", faces="real")
+    runs = {run.faces: test_split(run, "challenging", Predictor(1.0, 1.0))[:1] for run in (synthetic, real)}
+    assert synthetic.judge_number("ECT-C10", runs["synthetic"]).verdict == "not testable"
+    judged = real.judge_number("ECT-C10", runs["real"], "of the test")
+    error = runs["real"][0].errors["inter-pupil"].mean()
+    assert (judged.left, judged.right, judged.note) == (pytest.approx(error, rel=1e-5), 8.24, "of the test")
+    gap = Comparison(45.0, 40.0, 5.0, 3.0, 7.0, 0.001)
+    recall = synthetic.judge_comparison("ECT-C15", gap, images=507, seeds=1)
+    assert (recall.verdict, recall.images, recall.difference) == ("direction holds", 507, 5.0)  # 29 % printed
+    assert {one.claim: one for one in claims.recorded("ect", ["cpu"])} == {
+        "ECT-C10": judged,
+        "ECT-C15": recall,
+    }
 
 
 def test_a_claim_on_several_test_sets_is_recorded_once():

@@ -8,7 +8,7 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import figures
-from replicate.metrics import ced_at
+from replicate.metrics import Interval, ced_at
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,18 @@ def test_the_legend_gives_area_and_failures_and_curves_differ_without_colour():
 def test_faces_without_prediction_stay_outside_the_curve():
     ax = figures.ced_plot({"DAN": np.array([1.0, np.inf])}, 8.0, "inter-ocular").axes[0]
     assert ax.lines[0].get_ydata().max() == 0.5
+
+
+def test_a_line_with_its_band_stands_where_it_is_told():
+    ax = plt.subplots()[1]
+    one = [Interval(2.0, 1.5, 2.5), Interval(3.0, 2.0, 4.0)]
+    figures.interval_curves(ax, {"one": one, "two": one[:1]}, {"one": (5, 10), "two": (30,)})
+    assert [line.get_data()[0].tolist() for line in ax.lines] == [[5, 10], [30]]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [2, 3])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {1.5, 2.5, 2.0, 4.0} == set(band[:, 1])
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in ax.lines}
+    assert len(looks) == 2 and [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
 
 
 def test_a_panel_draws_every_landmark_of_every_face():

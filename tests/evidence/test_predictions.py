@@ -148,6 +148,76 @@ def test_no_flipped_byte_goes_unnoticed_or_escapes_as_another_exception():
         assert all(np.array_equal(read.errors[name], errors) for name, errors in expected.errors.items())
 
 
+def test_confidences_come_back_as_they_were_in_memory():
+    sure = np.random.default_rng(0).uniform(0, 1, (5, 29))
+    made = make(confidence=sure)
+    np.testing.assert_allclose(made.confidence, sure, atol=5e-4)
+    path = predictions.save(made, "ect", "cpu")
+    np.testing.assert_array_equal(predictions.read(path).confidence, made.confidence)
+    written = path.stat().st_mtime_ns
+    predictions.save(make(confidence=sure + 4e-4), "ect", "cpu")
+    assert path.stat().st_mtime_ns == written
+    predictions.save(make(confidence=1 - sure), "ect", "cpu")
+    np.testing.assert_allclose(predictions.read(path).confidence, 1 - sure, atol=5e-4)
+    predictions.save(make(), "ect", "cpu")
+    assert predictions.read(path).confidence is None
+
+
+@pytest.mark.parametrize("bad", [np.ones(5), np.ones((4, 29)), np.full((5, 29), np.nan)])
+def test_confidences_of_another_size_or_none_are_refused(bad):
+    with pytest.raises(ReplicateError, match="confidence: got shape"):
+        make(confidence=bad)
+
+
+def test_a_file_without_confidence_and_markup_is_one_of_68_points():
+    path = predictions.save(make(), "dan", "cpu")
+    assert set(np.load(path).files) == {
+        "format", "about", "names", "provenance", "error inter-ocular", "error diagonal", "points mean", "points steps",
+    }  # fmt: skip
+    assert predictions.read(path).markup == "ibug68"
+    assert make(provenance={"markup": "cofw29"}).markup == "cofw29"
+
+
+def test_joined_runs_have_what_all_of_them_have():
+    first, second = make(3, confidence=np.zeros((3, 68))), make(4, confidence=np.ones((4, 68)))
+    first, second = (
+        replace(
+            run, names=tuple(f"{number}{name}" for name in run.names), provenance={"faces_sha256": number}
+        )
+        for number, run in zip("ab", (first, second), strict=True)
+    )
+    both = predictions.joined([first, second], "300w-full")
+    np.testing.assert_array_equal(both.confidence, np.repeat([0.0, 1.0], (3, 4))[:, None] * np.ones(68))
+    assert both.points.shape == (7, 68, 2) and both.provenance == {"faces_sha256": "a b"}
+    assert predictions.joined([first, replace(second, confidence=None)], "300w-full").confidence is None
+
+
+def test_errors_of_a_condition_are_named_after_their_normaliser():
+    errors = {
+        "inter-pupil": np.ones(5),
+        "inter-pupil, 3 iterations": np.full(5, 2.0),
+        "pixel": np.full(5, 250.0),
+    }
+    made = make(errors=errors, points=False)
+    assert predictions.read(predictions.save(made, "ect", "cpu")).errors.keys() == errors.keys()
+    [at_three] = predictions.under([made], "3 iterations")
+    assert at_three.errors.keys() == {"inter-pupil"} and at_three.errors["inter-pupil"].tolist() == [2.0] * 5
+    with pytest.raises(ReplicateError, match="condition: got '4 iterations', but dan-0123 has inter-pupil,"):
+        predictions.under([made], "4 iterations")
+
+
+def test_settings_that_were_tried_are_put_in_order():
+    errors = {f"inter-pupil, {m} components": np.full(5, float(m)) for m in (20, 5)}
+    errors |= {"inter-pupil, all components": np.full(5, 63.0), "inter-pupil, 0 iterations": np.zeros(5)}
+    made = make(errors=errors, points=False, provenance={"shape_components": 63})
+    settings, found = predictions.swept([made, made], "inter-pupil", "components")
+    assert settings == (5, 20, 63) and found.shape == (2, 5, 3)
+    np.testing.assert_array_equal(found, np.broadcast_to([5.0, 20.0, 63.0], (2, 5, 3)))
+    assert predictions.swept([made], "inter-pupil", "iterations")[0] == (0,)
+    with pytest.raises(ReplicateError, match="dan-0123: no errors by number of iterations"):
+        predictions.swept([made], "diagonal", "iterations")
+
+
 def test_a_file_that_is_not_there_says_what_is_missing():
     with pytest.raises(ReplicateError, match="not been tested on 300w-full at profile cpu"):
         predictions.load("dan-0123", "300w-full", "dan", "cpu")

@@ -11,7 +11,7 @@ from toy_faces import MEAN, toy_faces
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, figures
-from replicate.evidence.experiment import Experiment, Trained
+from replicate.evidence.experiment import Experiment
 from replicate.evidence.sensitivity import (
     ERROR_SLOPE,
     FAILURE_SLOPE,
@@ -23,6 +23,7 @@ from replicate.evidence.sensitivity import (
     sensitivity_rows,
     sensitivity_table,
 )
+from replicate.evidence.trained import Predicted, Trained
 from replicate.faces.boxes import TIGHT, BoxRule
 from replicate.faces.sources import FaceSource
 from replicate.metrics import bootstrap_mean, failure_rate, nme, normalising_distance
@@ -156,7 +157,7 @@ def recorded(run, source, levels, asked=None):
     def predict(faces):
         if asked is not None:
             asked.append(faces)
-        return [follows_the_centre(faces)]
+        return [Predicted(follows_the_centre(faces))]
 
     report = FitReport(seconds=1.0)
     trained = Trained(predict, [report], FaceSource("300w", "train", "synthetic", "cpu"))

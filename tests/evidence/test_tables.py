@@ -43,20 +43,26 @@ def test_failure_rates_show_counts_and_fractions_become_per_cent(make_row):
     failing = make_row(
         faces="real", metric="failure rate 0.08", value=3, ci_low=2, ci_high=4, count=54, seeds=3
     )
-    released = make_row(
-        artefact="DAN-T3",
-        method="DAN (released weights), 2 stages",
-        subset="full",
-        metric="failure rate 0.08",
-        normaliser="inter-pupil",
+    copied = make_row(
+        artefact="TCNN-F10c",
+        method="Tree-based",
+        subset="all",
+        points=49,
         faces="real",
-        value=8,
-        ci_low=7,
-        ci_high=9,
+        value=6,
+        ci_low=5,
+        ci_high=7,
     )
-    first, second = tables.compare([failing, released]).to_dict("records")
+    first, second = tables.compare([failing, copied]).to_dict("records")
     assert first["ours"] == "3.00 [2.00, 4.00] (54 of 1800)"
-    assert (second["paper"], second["difference"]) == ("8.13", "-0.13")
+    assert (second["paper"], second["difference"]) == ("6.26", "-0.26")
+
+
+def test_numbers_of_other_publications_are_not_the_papers(make_row):
+    row = make_row(artefact="ECT-T2", method="DAN", subset="full", normaliser="inter-pupil", faces="real")
+    assert tables.compare([row])["paper"].item() == "–"
+    shown = tables.published_table("ECT-T2", exclude=["ECT"]).data.set_index("method")
+    assert shown.loc["DAN", ["full", "as published in"]].to_list() == ["5.03", "DAN, Table 2"]
 
 
 def test_verdicts_stand_only_by_the_left_side_of_their_claim_and_its_metric(make_row):
@@ -120,6 +126,7 @@ def test_text_is_escaped(make_row):
         (73.24, "fps", "73.2"),
         (9968968, "", "9,968,968"),
         (0.0041, "s", "0.0041"),
+        (-0.0, "% relative", "0"),
     ],
 )
 def test_digits(value, unit, text):
@@ -139,6 +146,7 @@ def changed(make_row, **changes):
         (dict(faces="real"), "72 (vs MDM)", "–"),
         (dict(faces="real", metric="failure-rate reduction vs MDM"), "72", "+8.00"),
         (dict(metric="AUC increase vs SDM"), "–", "–"),
+        (dict(artefact="ECT-S2"), "–", "–"),  # nothing is printed
         (dict(artefact="DAN-S1", protocol="", subset=""), "70", "–"),  # printed twice, the same
     ],
 )
@@ -232,3 +240,10 @@ def test_captions_say_which_method_a_note_is_about(make_row):
     assert "; trained on 5 faces;" in alike
     exact = captions.caption([make_row(ci_low=None, ci_high=None)])
     assert "intervals" not in exact
+
+
+def test_the_metric_names_the_points_where_rows_have_several(make_row):
+    rows = [make_row(points=21), make_row(points=34), make_row(points=None, normaliser="none")]
+    expected = ["mean error, inter-ocular, 21 points", "mean error, inter-ocular, 34 points", "mean error"]
+    assert tables.compare(rows)["metric"].tolist() == expected
+    assert tables.compare(rows[1:])["metric"].tolist()[0] == "mean error, inter-ocular"

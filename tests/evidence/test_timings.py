@@ -7,6 +7,7 @@ from replicate.errors import ReplicateError
 from replicate.evidence import timings
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.timings import Rates
+from replicate.metrics import Comparison
 
 NAME = ("DAN-S7", "faces per second")
 
@@ -55,3 +56,21 @@ def test_what_is_on_record_is_found_unless_everything_is_asked_afresh():
     assert timings.on_record(run, *NAME, ["DAN, batches", "DAN, one by one"]) is None
     assert timings.on_record(experiment(fresh=True), *NAME, ["DAN, batches"]) is None
     assert timings.on_record(experiment(profile="gpu"), *NAME, ["DAN, batches"]) is None
+
+
+def test_a_row_is_the_mean_of_its_rounds():
+    row = timings.round_row(
+        experiment(), "ECT-T7", "ECT", "time", "ms", np.arange(12.0), device="a device", note="width 1"
+    )
+    assert row.value == pytest.approx(5.5) and row.ci_low < 5.5 < row.ci_high
+    assert (row.unit, row.note, row.images) == ("ms", "width 1; 12 rounds; a device", None)
+
+
+def test_a_verdict_on_record_is_found_unless_everything_is_asked_afresh():
+    run = experiment()
+    assert timings.verdict_on_record(run, "DAN-C18") is None
+    verdict = run.judge_comparison("DAN-C18", Comparison(73.0, 45.0, 28.0, 27.0, 29.0, 0.001))
+    assert timings.verdict_on_record(run, "DAN-C18") == verdict
+    assert timings.verdict_on_record(experiment(fresh=True), "DAN-C18") is None
+    assert timings.verdict_on_record(experiment(profile="gpu"), "DAN-C18") is None
+    assert timings.verdict_on_record(run, "DAN-C1") is None

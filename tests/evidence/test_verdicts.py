@@ -8,7 +8,6 @@ from replicate.evidence import claims
 from replicate.evidence.verdicts import (
     combine,
     judge_against_number,
-    judge_all,
     judge_comparison,
     judge_interval,
     judge_paired,
@@ -142,7 +141,6 @@ def test_paired_errors_give_the_plain_difference_of_means():
 def test_the_same_errors_on_both_sides_are_never_a_direction():
     judged = judge_paired(claims.get("DAN-C1"), errors(), errors(), **WHERE)
     assert (judged.difference, judged.ci_low, judged.ci_high, judged.verdict) == (0, 0, 0, "not reproduced")
-    assert judge_all(claims.get("DAN-C4"), errors(), errors(), **WHERE).verdict == "reproduced"
 
 
 def test_failures_of_one_seed_are_counted_and_tested_exactly():
@@ -166,24 +164,6 @@ def test_few_discordant_failures_are_not_significant_whatever_the_bootstrap_says
     assert judge_paired(claims.get("DAN-C2"), left, right, **WHERE).verdict == "inconclusive"
     right[:6] = 9.0  # six: p = 0.031
     assert judge_paired(claims.get("DAN-C2"), left, right, **WHERE).verdict == "reproduced"
-
-
-def test_a_claim_about_three_metrics_needs_all_of_them():
-    right = errors()
-    close = judge_all(claims.get("DAN-C4"), right * 1.001, right, **WHERE)
-    assert close.verdict == "reproduced"
-    assert all(name in close.note for name in ("mean error", "AUC 0.08", "failure rate 0.08"))
-    assert close.difference == pytest.approx(0.001 * right.mean(), rel=1e-4)
-    assert f"mean error, inter-ocular (margin ±{0.05 * right.mean():.3g}): " in close.note
-    assert judge_all(claims.get("DAN-C4"), right * 1.3, right, **WHERE).verdict == "not reproduced"
-    shifted = right.copy()
-    shifted[:, :8] += 20  # mean error 7 % higher with a wide interval, 2 points more failures
-    assert judge_all(claims.get("DAN-C4"), shifted, right, **WHERE).verdict == "inconclusive"
-
-
-def test_one_metric_under_several_conditions_is_judged_once():
-    judged = judge_all(claims.get("DAN-C9"), errors(scale=0.9), errors(), note="common", **WHERE)
-    assert (judged.verdict, judged.note) == ("reproduced", "common")
 
 
 def test_the_worst_of_several_verdicts_counts():

@@ -9,11 +9,11 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
-from replicate.evidence.captions import caption_of
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
+from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.tables import Table
+from replicate.evidence.views.compared import runs_caption
 from replicate.faces.sources import FaceSource
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 
@@ -39,12 +39,19 @@ def differences(results: Runs, reference: str, normaliser: str = NORMALISER) -> 
     }
 
 
-def difference_table(run: Experiment, source: FaceSource, results: Runs, reference: str, title: str) -> Table:
+def difference_table(
+    run: Experiment,
+    source: FaceSource,
+    results: Runs,
+    reference: str,
+    title: str,
+    normaliser: str = NORMALISER,
+) -> Table:
     """Mean error of every method on `source`, and its paired difference to the reference; both with 95 % intervals."""
-    compared = differences(results, reference)
+    compared = differences(results, reference, normaliser)
     lines = []
     for method, runs in results.items():
-        error = bootstrap_mean(stacked_errors(list(runs), NORMALISER))
+        error = bootstrap_mean(stacked_errors(list(runs), normaliser))
         difference = compared.get(method)
         lines.append(
             (
@@ -55,27 +62,17 @@ def difference_table(run: Experiment, source: FaceSource, results: Runs, referen
                 else "–",
             )
         )
-    columns = ["method", f"mean error, % {NORMALISER}", f"difference to {reference}"]
-    first = results[reference][0]
-    about = caption_of(
-        faces=run.faces,
-        profile=run.profile,
-        images={source.split: len(first.names)},
-        seeds=len(results[reference]),
-        box_rule=first.provenance["box_rule"],
-        notes=(trained_on(first.provenance),),
-        title=title,
-    )
-    return Table(pd.DataFrame(lines, columns=columns), about)
+    columns = ["method", f"mean error, % {normaliser}", f"difference to {reference}"]
+    return Table(pd.DataFrame(lines, columns=columns), runs_caption(run, source, results[reference], title))
 
 
 def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
     return "{:{s}.2f} [{:{s}.2f}, {:{s}.2f}]".format(value, low, high, s=sign)
 
 
-def findings(results: Runs, reference: str) -> Markdown:
+def findings(results: Runs, reference: str, normaliser: str = NORMALISER) -> Markdown:
     """In words, which methods differ significantly from the reference in mean error, by the intervals of their paired differences."""
-    compared = differences(results, reference)
+    compared = differences(results, reference, normaliser)
     groups = {
         f"**Significantly lower error than {reference}**": [n for n, c in compared.items() if c.high < 0],
         f"**Significantly higher error than {reference}**": [n for n, c in compared.items() if c.low > 0],
@@ -85,7 +82,9 @@ def findings(results: Runs, reference: str) -> Markdown:
     return Markdown("\n".join(lines))
 
 
-def difference_plot(results: Runs, reference: str, *, title: str = "") -> Figure:
+def difference_plot(
+    results: Runs, reference: str, *, title: str = "", normaliser: str = NORMALISER
+) -> Figure:
     """How much worse each method is than the reference: paired differences of mean error with 95 % intervals, one line each.
 
     Returns
@@ -93,7 +92,7 @@ def difference_plot(results: Runs, reference: str, *, title: str = "") -> Figure
     Figure
         Its label is the alternative text.
     """
-    compared = differences(results, reference)
+    compared = differences(results, reference, normaliser)
     places = np.arange(len(compared))[::-1]
     centres, lows, highs = np.array([(c.difference, c.low, c.high) for c in compared.values()]).T
     figure, ax = plt.subplots(figsize=(6.6, 0.42 * len(compared) + 1.4), layout="constrained")
@@ -109,7 +108,7 @@ def difference_plot(results: Runs, reference: str, *, title: str = "") -> Figure
     )
     ax.set_yticks(places, compared)
     ax.set_ylim(-0.6, len(compared) - 0.4)
-    ax.set_xlabel(f"mean error minus that of {reference} (% of {NORMALISER} distance)")
+    ax.set_xlabel(f"mean error minus that of {reference} (% of {normaliser} distance)")
     ax.set_title(title)
     parts = [
         f"{method}: {_with_interval(c.difference, c.low, c.high, '+')}" for method, c in compared.items()

@@ -6,13 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
 from replicate.evidence import published
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE, draw_landmarks
+from replicate.evidence.views.diagrams import arrow, box, diagram
 from replicate.faces.augment import cut_canvases
 from replicate.faces.faceset import FaceSet
 from replicate.geometry import apply_transform
@@ -86,13 +86,13 @@ def _count(module: nn.Module) -> int:
 
 def outline(run: Experiment) -> Figure:
     """Fig. 1: three stages, what goes into each and what comes out."""
-    figure, ax = _diagram((9, 2.6), (0, 9.2), (0, 2.6))
+    figure, ax = diagram((9, 2.6), (0, 9.2), (0, 2.6))
     for number in range(1, 4):
         x = 3.1 * (number - 1) + 0.2
-        _box(ax, x + 0.6, 1.0, 1.5, 0.9, f"stage {number}\nfeed-forward\nnetwork", PALETTE[0])
+        box(ax, x + 0.6, 1.0, 1.5, 0.9, f"stage {number}\nfeed-forward\nnetwork", PALETTE[0])
         entering = "image $I$" if number == 1 else f"$T_{number}(I)$, $H_{number}$, $F_{number}$"
-        _arrow(ax, (x + 1.35, 2.4), (x + 1.35, 1.9), entering, above=True)
-        _arrow(ax, (x + 2.1, 1.45), (x + 3.1 + 0.6 if number < 3 else x + 2.8, 1.45), "")
+        arrow(ax, (x + 1.35, 2.4), (x + 1.35, 1.9), entering, above=True)
+        arrow(ax, (x + 2.1, 1.45), (x + 3.1 + 0.6 if number < 3 else x + 2.8, 1.45))
         ax.text(x + 2.4, 1.55, f"$S_{number}$", ha="center", va="bottom")
         ax.text(
             x + 1.35,
@@ -103,7 +103,7 @@ def outline(run: Experiment) -> Figure:
             fontsize=8,
         )
     ax.text(0.25, 1.45, "$S_0$", ha="center", va="center")
-    _arrow(ax, (0.4, 1.45), (0.8, 1.45), "")
+    arrow(ax, (0.4, 1.45), (0.8, 1.45))
     figure.set_label(
         "Three boxes in a row, one per stage. The first receives the image and the mean shape; each later one the image in the canonical "
         "pose, the heatmap and the feature image made from the stage before."
@@ -113,22 +113,22 @@ def outline(run: Experiment) -> Figure:
 
 def connection_outline(run: Experiment) -> Figure:
     """Fig. 2: the layers between stage t and stage t + 1."""
-    figure, ax = _diagram((8, 3.3), (0, 8.2), (0, 3.4))
-    _box(ax, 0.1, 2.3, 1.2, 0.7, "image $I$", PALETTE[2])
-    _box(ax, 0.1, 1.3, 1.2, 0.7, "shape $S_t$", PALETTE[2])
-    _box(ax, 0.1, 0.3, 1.2, 0.7, "fc1 of\nstage $t$", PALETTE[2])
-    _box(ax, 2.2, 1.3, 1.5, 0.7, "transform\nestimation", PALETTE[0])
-    _box(ax, 4.4, 2.3, 1.5, 0.7, "image\ntransform", PALETTE[0])
-    _box(ax, 4.4, 1.3, 1.5, 0.7, "landmark\ntransform", PALETTE[0])
-    _box(ax, 2.2, 0.3, 1.5, 0.7, "dense layer,\n3136 units", PALETTE[0])
-    _box(ax, 6.6, 2.3, 1.5, 0.7, "$T_{t+1}(I)$", PALETTE[1])
-    _box(ax, 6.6, 1.3, 1.5, 0.7, "heatmap\n$H_{t+1}$", PALETTE[1])
-    _box(ax, 6.6, 0.3, 1.5, 0.7, "feature image\n$F_{t+1}$", PALETTE[1])
+    figure, ax = diagram((8, 3.3), (0, 8.2), (0, 3.4))
+    box(ax, 0.1, 2.3, 1.2, 0.7, "image $I$", PALETTE[2])
+    box(ax, 0.1, 1.3, 1.2, 0.7, "shape $S_t$", PALETTE[2])
+    box(ax, 0.1, 0.3, 1.2, 0.7, "fc1 of\nstage $t$", PALETTE[2])
+    box(ax, 2.2, 1.3, 1.5, 0.7, "transform\nestimation", PALETTE[0])
+    box(ax, 4.4, 2.3, 1.5, 0.7, "image\ntransform", PALETTE[0])
+    box(ax, 4.4, 1.3, 1.5, 0.7, "landmark\ntransform", PALETTE[0])
+    box(ax, 2.2, 0.3, 1.5, 0.7, "dense layer,\n3136 units", PALETTE[0])
+    box(ax, 6.6, 2.3, 1.5, 0.7, "$T_{t+1}(I)$", PALETTE[1])
+    box(ax, 6.6, 1.3, 1.5, 0.7, "heatmap\n$H_{t+1}$", PALETTE[1])
+    box(ax, 6.6, 0.3, 1.5, 0.7, "feature image\n$F_{t+1}$", PALETTE[1])
     for start, end, words in (
         ((1.3, 1.65), (2.2, 1.65), ""), ((3.7, 1.65), (4.4, 1.65), "$T_{t+1}$"), ((3.7, 1.85), (4.4, 2.45), ""), ((1.3, 2.75), (4.4, 2.75), ""),
         ((5.9, 2.65), (6.6, 2.65), ""), ((5.9, 1.65), (6.6, 1.65), ""), ((1.3, 0.65), (2.2, 0.65), ""), ((3.7, 0.65), (6.6, 0.65), "56×56, doubled"),
     ):  # fmt: skip
-        _arrow(ax, start, end, words)
+        arrow(ax, start, end, words)
     figure.set_label(
         "The shape of stage t gives a similarity transform, which moves the image and the landmarks to the canonical pose; the moved "
         "landmarks give the heatmap, and the first dense layer gives the feature image. The three images enter the next stage."
@@ -223,29 +223,3 @@ def _heatmap_by_hand(
     nearest = (pixels - shape[0]).norm(dim=-1).amin(1).reshape(size, size)
     expected = torch.where(nearest <= radius, 1 / (1 + nearest), 0)
     return landmark_heatmap(shape, size, radius)[0, 0], expected, nearest
-
-
-def _diagram(
-    size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]
-) -> tuple[Figure, Axes]:
-    figure, ax = plt.subplots(figsize=size)
-    ax.set(xlim=x, ylim=y, aspect="equal")
-    ax.set_axis_off()
-    return figure, ax
-
-
-def _box(ax: Axes, x: float, y: float, width: float, height: float, words: str, colour: str) -> None:
-    ax.add_patch(
-        plt.Rectangle((x, y), width, height, facecolor=colour, alpha=0.18, edgecolor=colour, linewidth=1.2)
-    )
-    ax.text(x + width / 2, y + height / 2, words, ha="center", va="center", fontsize=9)
-
-
-def _arrow(
-    ax: Axes, start: tuple[float, float], end: tuple[float, float], words: str, above: bool = False
-) -> None:
-    ax.annotate(
-        "", end, start, arrowprops=dict(arrowstyle="->", color="0.25", linewidth=1.2, shrinkA=0, shrinkB=0)
-    )
-    x, y = (start[0], start[1] + 0.02) if above else ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.05)
-    ax.text(x, y, words, ha="center", va="bottom", fontsize=9)

@@ -1,53 +1,24 @@
 """What the page on DAN's implementation shows: configurations, augmentation, checks of the error measures, facts from the official code."""
 
-from dataclasses import asdict, replace
-
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from replicate.evidence import ambiguities, figures, published
+from replicate.evidence import published
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.rows import Row
-from replicate.faces.augment import Samples
+from replicate.evidence.views import configurations
 from replicate.faces.markups import markup
 from replicate.faces.protocols import official_count
 from replicate.faces.sources import FaceSource
 from replicate.methods.dan import CONFIGS, DANConfig
 from replicate.metrics import auc, ced_at, failure_rate, nme
-from replicate.shapes import mean_shape
-
-SAME = "same"
 
 
 def config_table() -> pd.DataFrame:
     """The paper's configuration and what the profiles change of it, one line for each field."""
-    columns = {"paper": _described(DANConfig())}
-    for (profile, faces), config in CONFIGS.items():
-        alike = CONFIGS[profile, "synthetic"] == CONFIGS[profile, "real"]
-        described = _described(config)
-        columns[profile if alike else f"{profile}, {faces}"] = {
-            name: SAME if value == columns["paper"][name] else value for name, value in described.items()
-        }
-    return pd.DataFrame(columns).rename_axis("field").reset_index()
-
-
-def _described(config: DANConfig) -> dict[str, str]:
-    fields = {name: getattr(config, name) for name in asdict(config) if name != "variant"}
-    return {name: _words(value) for name, value in fields.items()}
-
-
-def _words(value: object) -> str:
-    if isinstance(value, DANConfig):
-        before = value.narrow or value.pretraining
-        return f"width {value.width}, samples {_words(value.samples)}" + (
-            f", after {_words(before)}" if before else ""
-        )
-    if isinstance(value, tuple):
-        return " + ".join(f"{number:,}" for number in value)
-    return "none" if value is None else f"{value:,}" if type(value) is int else str(value)
+    return configurations.config_table(DANConfig(), CONFIGS, without=("variant",))
 
 
 def augmentation_rows(run: Experiment, config: DANConfig, train: FaceSource) -> list[Row]:
@@ -81,16 +52,7 @@ def _samples(config: DANConfig) -> list[int]:
 
 def augmented_faces(run: Experiment, config: DANConfig, title: str, count: int = 10) -> Figure:
     """Augmented images of one generated face with its true points, as a network of this configuration trains on them."""
-    faces = replace(run.source("300w", "train"), faces="synthetic").sample(8)
-    mean = mean_shape(torch.as_tensor(faces.points))
-    one = faces.subset(np.arange(1))
-    samples = Samples(one, mean, config.frame, config.perturbation, count, run.seed)
-    crops, points = samples(0)
-    images = (255 * crops[:, 0]).round().to(torch.uint8).numpy()
-    figure = figures.faces_grid(images, truth=points.numpy(), markup_name=one.markup, columns=5)
-    figure.suptitle(title, fontsize="medium")
-    figure.set_label(f"Augmented images of one generated face, {title}: {figure.get_label()}")
-    return run.record_figure("DAN-S8", title, figure, images=1, seeds=1)
+    return configurations.augmented_faces(run, "DAN-S8", config, title, count=count)
 
 
 def metric_checks(threshold: float = FAILURE_THRESHOLD) -> pd.DataFrame:
@@ -124,12 +86,4 @@ def metric_checks(threshold: float = FAILURE_THRESHOLD) -> pd.DataFrame:
 
 def facts_from_official_code() -> pd.DataFrame:
     """Where the paper is silent and the published code is not: the silence, and what is done here."""
-    entries = [
-        entry
-        for entry in ambiguities.load("dan")
-        if "code" in " ".join((entry.options, entry.choice, entry.reason))
-    ]
-    return pd.DataFrame(
-        [(entry.id, entry.where, entry.options, entry.choice) for entry in entries],
-        columns=["entry", "where", "options", "choice"],
-    )
+    return configurations.facts_from_official_code("dan")

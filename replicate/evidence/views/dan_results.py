@@ -11,11 +11,12 @@ from replicate.errors import ReplicateError
 from replicate.evidence import published
 from replicate.evidence.captions import caption_of
 from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
-from replicate.evidence.figures import ced_plot, faces_grid
+from replicate.evidence.figures import faces_grid
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
 from replicate.evidence.verdicts import statistic_of
+from replicate.evidence.views.compared import metric_change
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.methods.dan import DAN, predict_faces
@@ -25,52 +26,6 @@ WORST = 9  # faces in Fig. 4
 SHOWN, LOOKED_AT = 10, 100  # faces in our Fig. 5, and those of the test set that they are chosen from
 METRICS = ("mean error, inter-ocular", "AUC 0.08, inter-ocular", "failure rate 0.08, inter-ocular")
 _TABLES = ("DAN-T2", "DAN-T3", "DAN-T4")
-
-
-def cumulative_errors(
-    run: Experiment, artefact: str, source: FaceSource, results: Mapping[str, Sequence[Predictions]]
-) -> Figure:
-    """Cumulative error curves of all methods on `source`, recorded for a table.
-
-    Parameters
-    ----------
-    results : dict of str to sequence of Predictions
-        By method: one run per training seed.
-    """
-    curves = {name: [one.errors["inter-ocular"] for one in runs] for name, runs in results.items()}
-    first = next(iter(results.values()))[0]
-    title = f"{source.protocol} {source.split}, {len(first.names)} {run.faces} faces"
-    figure = ced_plot(curves, FAILURE_THRESHOLD, "inter-ocular", title=title)
-    return run.record_figure(
-        artefact,
-        "cumulative error",
-        figure,
-        subset=source.split,
-        images=len(first.names),
-        seeds=max(map(len, results.values())),
-        box_rule=first.provenance["box_rule"],
-    )
-
-
-def rows_of(
-    run: Experiment,
-    methods: Mapping[str, Sequence[str]],
-    source: FaceSource,
-    results: Mapping[str, Sequence[Predictions]],
-) -> list[Row]:
-    """Error rows of several artefacts that show the same runs, each some of them.
-
-    Parameters
-    ----------
-    methods : dict of str to sequence of str
-        By artefact: the methods that it shows.
-    """
-    return [
-        row
-        for artefact, names in methods.items()
-        for name in names
-        for row in run.error_rows(artefact, name, source, results[name])
-    ]
 
 
 def worst_faces(run: Experiment, network: DAN, faces: FaceSet, tested: Predictions) -> Figure:
@@ -170,10 +125,9 @@ def change_statement(
     best, printed_in : str
         The paper's method before, and the table with its number.
     """
-    name, _, normaliser = metric.partition(", ")
-    kind = name.split()[0]  # "failure" of "failure-rate reduction vs SDM"
-    made = run.change_rows(artefact, "DAN", source, after, before, against="SDM", normaliser=normaliser)
-    made = [row for row in made if row.metric.startswith(kind)]
+    made = metric_change(
+        run, artefact, source, {"DAN": after, "SDM": before}, after="DAN", before="SDM", metric=metric
+    )
     if run.faces == "real":
         made.append(
             run.published_change_row(

@@ -10,7 +10,7 @@ import torch
 from replicate.bench.machine import operations, synchronised
 from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
-from replicate.evidence import claims, timings, verdicts
+from replicate.evidence import claims, timings
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.rows import Row
@@ -51,26 +51,15 @@ def prediction_speed(
     """
     claim = claims.get(CLAIM)
     methods = (claim.left, claim.right)
-    judged = [
-        v for v in claims.recorded(run.paper, [run.profile]) if (v.claim, v.faces) == (CLAIM, run.faces)
-    ]
-    recorded = timings.on_record(run, *_FACES, methods)
+    recorded, judged = timings.on_record(run, *_FACES, methods), timings.verdict_on_record(run, CLAIM)
     if recorded and judged:
-        return recorded, judged[0]
+        return recorded, judged
     network, some = obtain(), faces()
     rates = measure_prediction(network, some, methods, rounds)
     made = timings.rate_rows(run, *_FACES, "fps", rates)
     run.record(made)
-    verdict = verdicts.judge_comparison(
-        claim,
-        paired_bootstrap(*rates.by_way.values()),
-        faces=run.faces,
-        profile=run.profile,
-        images=len(some),
-        seeds=1,
-        note=f"{rounds} rounds",
-    )
-    claims.record([verdict])
+    compared = paired_bootstrap(*rates.by_way.values())
+    verdict = run.judge_comparison(CLAIM, compared, images=len(some), seeds=1, note=f"{rounds} rounds")
     return made, verdict
 
 

@@ -1,0 +1,156 @@
+"""Sweeps of ECT's fit: the right errors at the right settings, and the numbers that are read off them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from replicate.evidence import manifest, tested
+from replicate.evidence.experiment import Experiment
+from replicate.evidence.predictions import Predictions
+from replicate.evidence.views import ect_sweeps as views
+from replicate.faces.sources import FaceSource
+
+FACES = 30
+NAMES = tuple(f"face {number}" for number in range(FACES))
+ABOUT = {"device": "test", "training_seconds": 1.0, "faces_sha256": "0", "box_rule": "b", "training_faces": 5}
+HARD = FaceSource("300w", "challenging", "synthetic", "smoke")
+OFFSETS = np.linspace(-1, 1, FACES)  # what each face's error differs from the mean
+
+
+@pytest.fixture
+def run():
+    yield Experiment("ect", device="cpu")
+    plt.close("all")
+
+
+def one_run(mean=5.0, components=None, iterations=None):
+    """A run whose mean errors are given, by the method itself and at its settings; all faces share their offsets."""
+    means = {"inter-pupil": mean}
+    means |= {f"inter-pupil, {setting} components": value for setting, value in (components or {}).items()}
+    means |= {f"inter-pupil, {k} iterations": value for k, value in enumerate(iterations or ())}
+    errors = {key: value + OFFSETS for key, value in means.items()}
+    return Predictions("m", "toy", "synthetic", NAMES, errors, None, ABOUT | {"shape_components": 60})
+
+
+def test_rows_and_their_table_hold_every_setting_of_one_kind(run):
+    results = {
+        "CRM-PDM": [one_run(components={5: 6.0, "all": 5.5}, iterations=(9.0,))],
+        "ECT": [one_run(components={5: 5.0, "all": 4.0})],
+    }
+    rows = views.sweep_rows(run, "ECT-F10b", HARD, results, "components")
+    found = {(row.method, row.metric): (row.value, row.normaliser, row.points) for row in rows}
+    assert found == {
+        ("CRM-PDM", "mean error, 5 components"): (6.0, "inter-pupil", 68),
+        ("CRM-PDM", "mean error, all components"): (5.5, "inter-pupil", 68),
+        ("ECT", "mean error, 5 components"): (5.0, "inter-pupil", 68),
+        ("ECT", "mean error, all components"): (4.0, "inter-pupil", 68),
+    }
+    table = views.sweep_table(rows[:-1], "components", "Sweep")
+    assert table.data[["subset", "components"]].to_numpy().tolist() == [
+        ["challenging", "5"],
+        ["challenging", "all"],
+    ]
+    assert table.data["CRM-PDM, % inter-pupil"][0].startswith("6.00 [5.")
+    assert table.data["ECT, % inter-pupil"].to_list()[1] == "–"
+    assert "Sweep." in table.caption and "30 challenging images" in table.caption
+
+
+def test_the_plot_draws_each_method_at_its_settings_on_each_test_set(run):
+    def results(shift):
+        swept = {5: 6.0 + shift, 10: 4.0 + shift, "all": 5.0 + shift}
+        return {"ECT": [one_run(components=swept)], "CRM": [one_run(7.0 + shift)]}
+
+    easy = FaceSource("300w", "common", "synthetic", "smoke")
+    by_source = {easy: results(-1.0), HARD: results(0.0)}
+    figure = views.sweep_plot(
+        run, "ECT-F10b", by_source, ["ECT"], "components", label="parts", level=["CRM"], used=10
+    )
+    first, second = figure.axes
+    used, ect, crm = second.lines
+    assert set(used.get_xdata()) == {10} and ect.get_xdata().tolist() == [5, 10, 60]
+    np.testing.assert_allclose(ect.get_ydata(), [6, 4, 5])
+    np.testing.assert_allclose(first.lines[1].get_ydata(), [5, 3, 4])
+    np.testing.assert_allclose(crm.get_xydata(), [[5, 7], [60, 7]])
+    assert first.get_legend() and not second.get_legend()
+    assert "challenging: ECT 6.00 at 5, 5.00 at 60, least 4.00 at 10; CRM 7.00" in figure.get_label()
+    band = second.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(
+        sorted(set(band.round(6))), [4, 5, 6]
+    )  # faces differ, but not in what settings do
+    (kept,) = manifest.load("ect", ["smoke"])
+    assert (kept.artefact, kept.subset, kept.images) == ("ECT-F10b", "common, challenging", FACES)
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ([9.0, 6.0, 5.02, 5.0, 5.0], 2),
+        ([5.0, 5.0, 5.0], 0),
+        ([5.04, 5.2, 5.03, 5.0], 2),  # it comes near, leaves, and comes back
+        ([4.0, 5.1, 5.0], 2),  # from below
+    ],
+)
+def test_a_method_has_converged_where_it_stays_near_its_last_error(means, expected):
+    assert views.iterations_to_converge(np.array(means)) == expected
+    assert views.iterations_to_converge(np.tile(means, (3, 2, 1))).tolist() == [[expected] * 2] * 3
+
+
+def test_the_tolerance_is_relative():
+    means = np.array([100.0, 10.15, 10.0])
+    assert [int(views.iterations_to_converge(means, tolerance)) for tolerance in (1.0, 2.0)] == [2, 1]
+
+
+def test_the_best_setting_is_that_of_the_least_error():
+    assert views.best_setting(np.array([[3.0, 2.0, 2.5], [1.0, 2.0, 3.0]]), (5, 10, 30)).tolist() == [10, 5]
+
+
+def test_ect_converges_sooner_and_the_claim_is_judged_by_it(run):
+    results = {
+        "CRM-CLM": [one_run(iterations=(9.0, 8.0, 7.0, 6.0, 5.0))],
+        "ECT": [one_run(iterations=(9.0, 5.0, 5.0, 5.0, 5.0))],
+    }
+    rows = views.convergence_rows(run, "ECT-F10c", HARD, results)
+    assert [(row.method, row.value, row.unit, row.images) for row in rows] == [
+        ("CRM-CLM", 4.0, "iterations", FACES), ("ECT", 1.0, "iterations", FACES),
+    ]  # fmt: skip
+    table = views.convergence_table(run, HARD, results, "Converging")
+    assert table.data["within 1 %"].to_list() == ["4 [4, 4]", "1 [1, 1]"]
+    verdict = views.judge_convergence(run, results["ECT"], results["CRM-CLM"])
+    assert (verdict.verdict, verdict.left, verdict.right) == ("reproduced", 1.0, 4.0)
+    assert (verdict.images, verdict.seeds) == (FACES, 1)
+
+
+@pytest.mark.parametrize(("best_of_pdm", "expected"), [(10, "reproduced"), ("all", "not reproduced")])
+def test_ect_must_use_more_components_than_both_others(run, best_of_pdm, expected):
+    def best_at(setting):
+        return [one_run(components={one: 4.0 if one == setting else 5.0 for one in (5, 10, 30, "all")})]
+
+    results = {"CRM-PDM": best_at(best_of_pdm), "CRM-CLM": best_at(5), "ECT": best_at(30)}
+    rows = views.best_rows(run, "ECT-F10b", HARD, results)
+    assert [row.value for row in rows] == [{10: 10, "all": 60}[best_of_pdm], 5, 30]
+    others = {name: results[name] for name in ("CRM-PDM", "CRM-CLM")}
+    verdict = views.judge_best(run, results["ECT"], others)
+    assert verdict.verdict == expected and "CRM-CLM: +25" in verdict.note
+
+
+def test_a_clear_gain_is_significant_and_no_less_than_the_margin(run):
+    raw = [one_run(10.0)]
+    small, clear = one_run(components={5: 9.9, 10: 9.8, 30: 9.0}), one_run(components={5: 9.5})
+    assert views.fewest_components([small], raw) == 30  # the margin is 3 per cent of the error of the peaks
+    rows = views.clear_gain_rows(run, "ECT-F10b", {"CRM-PDM": [small], "ECT": [clear]}, raw)
+    assert {row.method: row.value for row in rows} == {"CRM-PDM": 30, "ECT": 5, "CRM-PDM, ECT": 30}
+    never = one_run(components={5: 11.0})
+    rows = views.clear_gain_rows(run, "ECT-F10b", {"CRM-PDM": [never], "ECT": [clear]}, raw)
+    assert {row.method: row.value for row in rows} == {"ECT": 5}
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(9.0, "reproduced"), (9.9, "direction holds"), (10.5, "not reproduced")]
+)
+def test_the_gain_with_ten_components_has_to_be_clear(run, mean, expected):
+    results = {
+        "CRM": [one_run(10.0)], tested.CLIMBED: [one_run(9.5)], "ECT": [one_run(components={10: mean, 30: 1.0})]
+    }  # fmt: skip
+    verdict = views.judge_few(run, results)
+    assert (verdict.claim, verdict.verdict) == ("ECT-C7", expected)
+    assert f"challenging {mean - 9.5:+.2f}" in verdict.note
