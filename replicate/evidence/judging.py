@@ -163,7 +163,8 @@ def judge_comparison(
         judged.append(verdicts.judge_comparison(claim, one, quantity=quantity, **about))
     if len(judged) == 1:
         return judged[0].with_note(note)
-    return verdicts.combine(judged, list(several), note)
+    ranked = sorted(zip(judged, several, strict=True), key=lambda one: verdicts.ORDER.index(one[0].verdict))
+    return verdicts.combine(*zip(*ranked, strict=True), note)  # what decides comes first, with its numbers
 
 
 def judge_failures(

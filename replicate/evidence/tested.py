@@ -23,6 +23,7 @@ from replicate.methods.baselines import SDM, MeanShape
 from replicate.methods.dan import DANConfig
 from replicate.methods.ect import FCN, ECTConfig
 from replicate.methods.ect_fitting import PDM, Fit, Fitted
+from replicate.vocabulary import check_one_of
 
 CORRECTION = "weighted correction"  # what CRM-CLM-C and ECT tune
 CLIMBED = "CRM between pixels"  # no method of the paper: what the grid of pixels costs CRM
@@ -133,6 +134,7 @@ def test_ect(
     *,
     network: str = "dilated",
     seeds: Sequence[int] = (0,),
+    methods: Sequence[str] = ECT_METHODS,
     sweeps: bool = True,
 ) -> dict[str, list[Predictions]]:
     """Runs on `source` of the methods of ECT's Table VIII, of the start of the last two, `CORRECTION`, and of the peaks between pixels,
@@ -152,31 +154,41 @@ def test_ect(
         For AFW that of AFLW-PIFA, whose 34 points include the six.
     network : str
         One of `ect.NETWORKS`; the configuration's gives way to it.
+    methods : sequence of str
+        Which of `ECT_METHODS`.
     sweeps : bool
         False saves the time of the errors by iteration and number of components, for variants of which nobody asks for them.
     """
+    for method in methods:
+        check_one_of("method", method, ECT_METHODS)
     config = replace(config, network=network)
-    by_seed = [_test_ect_seed(run, config, train, source, seed, sweeps) for seed in seeds]
-    return {name: list(runs) for name, runs in zip(ECT_METHODS, zip(*by_seed, strict=True), strict=True)}
+    by_seed = [_test_ect_seed(run, config, train, source, seed, methods, sweeps) for seed in seeds]
+    return {name: list(runs) for name, runs in zip(methods, zip(*by_seed, strict=True), strict=True)}
 
 
 def _test_ect_seed(
-    run: Experiment, config: ECTConfig, train: FaceSource, source: FaceSource, seed: int, sweeps: bool
+    run: Experiment,
+    config: ECTConfig,
+    train: FaceSource,
+    source: FaceSource,
+    seed: int,
+    methods: Sequence[str],
+    sweeps: bool,
 ) -> list[Predictions]:
     def obtain() -> Trained:
         network, pdm, models = ect_training.obtain(
             config, train, run.profile, seed, device=run.device, fresh=run.fresh
         )
         return Trained(
-            partial(_fit, network, pdm, config, train, sweeps),
-            [store.reports(models)[-1]] * len(ECT_METHODS),
+            partial(_fit, network, pdm, config, train, methods, sweeps),
+            [store.reports(models)[-1]] * len(methods),
             train,
             ect_training.pretraining_faces(config, train),
             {"shape_components": len(pdm.eigenvalues)},
         )
 
     model = ect_training.keys(config, train, run.profile, seed)[-1].hash
-    hashes = [_hash(model, method, config, sweeps) for method in ECT_METHODS]
+    hashes = [_hash(model, method, config, sweeps) for method in methods]
     more = [INNER] if _markup(train) == "ibug68" else []
     return run.test(hashes, source, obtain, points=False, more=more)
 
@@ -189,9 +201,15 @@ def _hash(model: str, method: str, config: ECTConfig, sweeps: bool) -> str:
 
 
 def _fit(
-    network: FCN, pdm: PDM, config: ECTConfig, train: FaceSource, sweeps: bool, faces: FaceSet
+    network: FCN,
+    pdm: PDM,
+    config: ECTConfig,
+    train: FaceSource,
+    methods: Sequence[str],
+    sweeps: bool,
+    faces: FaceSet,
 ) -> list[Predicted]:
-    """What each of `ECT_METHODS` makes of the response maps of some faces, which are computed once."""
+    """What each method makes of the response maps of some faces, which are computed once."""
     sweeps = sweeps and faces.protocol == "300w" and faces.split in SWEPT and config.network == "dilated"
     last = len(config.patches)  # iterations that the methods take
     wanted: dict[str, Fit] = ect_fitting.fits(pdm, config)
@@ -212,7 +230,7 @@ def _fit(
     sure = {"ECT": fitted["ECT"].confidence.numpy()} if faces.protocol == "cofw" else {}
     return [
         Predicted(_as_annotated(shapes[name].numpy(), train, faces), sure.get(name), more[name])
-        for name in ECT_METHODS
+        for name in methods
     ]
 
 

@@ -35,7 +35,7 @@ from replicate.metrics import (
 from replicate.vocabulary import check_one_of
 
 SIGNIFICANCE = 0.05
-_ORDER = ("not reproduced", "inconclusive", "direction holds", "reproduced")
+ORDER = ("not reproduced", "inconclusive", "direction holds", "reproduced")
 
 
 def statistic_of(metric: str) -> Statistic:
@@ -197,7 +197,7 @@ def judge_comparison(
     if claim.direction == "bound":
         raise ReplicateError(f"{claim.id} is about a range: use judge_interval")
     rule = _equality if claim.direction == "equal" else _order
-    remark = _small_but_there if claim.direction == "equal" else _clearly
+    remark = _how_unequal if claim.direction == "equal" else _clearly
     note = "; ".join(filter(None, [note, remark(claim, quantity, comparison)]))
     return Verdict(
         claim=claim.id,
@@ -264,7 +264,7 @@ def combine(verdicts: Sequence[Verdict], names: Sequence[str], note: str = "") -
     """
     if not verdicts or len({(v.claim, v.faces, v.profile) for v in verdicts}) != 1:
         raise ReplicateError("verdicts: expected at least one, all on the same claim, faces and profile")
-    worst = min(verdicts, key=lambda v: _ORDER.index(check_one_of("verdict", v.verdict, _ORDER)))
+    worst = min(verdicts, key=lambda v: ORDER.index(check_one_of("verdict", v.verdict, ORDER)))
     parts = [
         f"{name}: {v.difference:+.3g} [{v.ci_low:+.3g}, {v.ci_high:+.3g}] {v.verdict}"
         + f" ({v.note})" * bool(v.note)
@@ -307,11 +307,13 @@ def _equality(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
     return _inside(comparison.low, comparison.high, -width, width)
 
 
-def _small_but_there(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
-    """What an equality's note says of a difference that is significant but too small to count; otherwise nothing."""
+def _how_unequal(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    """What an equality's note says of a difference: that it is significant but too small to count, or which way it is too large."""
     low, high = comparison.low, comparison.high
-    small = _equality(claim, quantity, comparison) == "reproduced" and not low <= 0 <= high
-    return "significant, but inside the margin" if small else ""
+    found = _equality(claim, quantity, comparison)
+    if found == "not reproduced":
+        return f"{claim.left} is {'lower' if high < 0 else 'higher'} by more than the margin"
+    return "significant, but inside the margin" if found == "reproduced" and not low <= 0 <= high else ""
 
 
 def _margin(claim: Claim, quantity: Quantity, comparison: Comparison) -> float:

@@ -38,9 +38,13 @@ def test_the_claims_are_judged_on_their_test_sets_and_beside_peaks_between_pixel
     verdicts = views.judge_steps(run, dict.fromkeys(("common", "challenging", "full"), results))
     assert [one.claim for one in verdicts] == [f"ECT-C{number}" for number in range(1, 6)]
     assert [one.difference for one in verdicts] == [-1.0, -1.0, -0.5, -1.5, -1.5]
-    finer = "with peaks between pixels in place of CRM: common -0.50 [-0.50, -0.50], challenging -0.50 [-0.50, -0.50]"
+    finer = "with peaks between pixels in place of CRM, the difference is common -0.50 [-0.50, -0.50], challenging -0.50 [-0.50, -0.50]"
     assert verdicts[0].note.startswith(finer)
     assert all("between pixels" not in one.note for one in verdicts[1:])
+    assert [one.note for one in verdicts[3:]] == [
+        "-18.8 % here, -12 % in the paper",
+        "-18.8 % here, -16 % in the paper",
+    ]
     assert {one.claim for one in claims.recorded("ect", ["smoke"])} == {one.claim for one in verdicts}
 
 

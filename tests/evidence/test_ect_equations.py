@@ -32,7 +32,9 @@ def test_a_wrong_correction_is_noticed(pdm, monkeypatch):
     assert min(checks.values()) > 1e-3
 
 
-@pytest.mark.parametrize("config", [SMALL, CONFIGS["cpu", "synthetic"], ECTConfig()])
+@pytest.mark.parametrize(
+    "config", [SMALL, *map(CONFIGS.get, (("cpu", "synthetic"), ("cpu", "real"))), ECTConfig()]
+)
 def test_mean_shift_and_confidence_have_their_closed_forms(config):
     checks = views.check_patches(config)
     assert len(checks) == 2 and max(checks.values()) < 1e-5

@@ -92,7 +92,9 @@ def test_the_claims_on_networks_are_judged_and_peaks_between_pixels_noted(run, n
     full, truncated = networks.values()
     gains, number, raw = views.judge_truncated(run, full, truncated)
     assert (gains.verdict, gains.difference, gains.images, gains.seeds) == ("reproduced", 1.5, 20, 2)
-    assert "in place of CRM: challenging +1.00 [+1.00, +1.00]" in gains.note  # 11 - 8.5 less 9.5 - 8
+    assert (
+        "on both sides, the difference is challenging +1.00 [+1.00, +1.00]" in gains.note
+    )  # 11 - 8.5 less 9.5 - 8
     assert number.verdict == "not testable"
     assert (raw.verdict, raw.difference) == ("reproduced", -2.0) and "challenging -1.50" in raw.note
     alike = views.judge_dilated(run, full, full)

@@ -197,9 +197,9 @@ def test_a_comparison_made_elsewhere_is_judged_by_the_rule():
     )  # fmt: skip
     assert judged.note == "of the test"
     both = judging.judge_comparison(claim, {"CRM-PDM": BETTER, "CRM-CLM": WORSE}, **WHERE, note="of the test")
-    assert (both.verdict, both.left) == ("not reproduced", 40.0)
+    assert (both.verdict, both.left) == ("not reproduced", 28.0)  # of the comparison that decides
     assert both.note == (
-        "of the test; CRM-PDM: +10 [+5, +15] reproduced; CRM-CLM: -2 [-3, -1] not reproduced"
+        "of the test; CRM-CLM: -2 [-3, -1] not reproduced; CRM-PDM: +10 [+5, +15] reproduced"
     )
     assert judging.judge_comparison(claim, {"challenging": WORSE}, **WHERE).verdict == "not reproduced"
 

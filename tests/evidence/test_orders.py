@@ -52,4 +52,4 @@ def test_the_table_has_both_orders_and_says_what_they_were_measured_on():
         Experiment("ect", "cpu", device="cpu"), {"mean error": ("ECT < SDM", "best ≈ alike")}, found, "Orders"
     )
     assert table.data.iloc[0].tolist() == ["mean error", "ECT < SDM", "best ≈ alike"]
-    assert "40 300w-private images" in table.caption and "holds zero" in table.caption
+    assert "40 300w private images" in table.caption and "holds zero" in table.caption

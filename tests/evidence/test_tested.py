@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_faces import toy_faces
 
+from replicate.errors import ReplicateError
 from replicate.evidence import predictions, tested
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.predictions import swept, under
@@ -170,6 +171,17 @@ def test_variants_may_go_without_settings_and_share_no_record_with_those_that_ha
     assert plain.errors.keys() == {"inter-ocular", "inter-pupil", "diagonal", "inter-ocular, 51 points"}
     np.testing.assert_allclose(plain.errors["inter-pupil"], whole.errors["inter-pupil"], rtol=1e-6)
     assert "inter-pupil, 0 iterations" in whole.errors and plain.model != whole.model
+
+
+def test_some_methods_alone_have_the_errors_that_they_have_among_all():
+    some = test_on("300w", "challenging", methods=("ECT", tested.CORRECTION))
+    assert list(some) == ["ECT", tested.CORRECTION]
+    every = test_on("300w", "challenging")
+    for name, [ours] in some.items():
+        assert ours.model == every[name][0].model
+        np.testing.assert_array_equal(ours.errors["diagonal"], every[name][0].errors["diagonal"])
+    with pytest.raises(ReplicateError, match="method: got 'CRM-PMD', expected one of"):
+        test_on("300w", "challenging", methods=["CRM-PMD"])
 
 
 def test_seeds_and_networks_have_models_of_their_own(trainings):

@@ -72,10 +72,11 @@ def test_rule(claim, difference, half_width, verdict):
         (0.2, 0.05, "significant, but inside the margin"),
         (-0.2, 0.05, "significant, but inside the margin"),
         (0.1, 0.15, ""),
-        (0.5, 0.15, ""),
+        (0.5, 0.15, "DAN, feature image 56 is higher by more than the margin"),
+        (-0.5, 0.15, "DAN, feature image 56 is lower by more than the margin"),
     ],
 )
-def test_an_equality_tells_a_difference_that_is_there_but_small(difference, half_width, note):
+def test_an_equality_tells_what_kind_of_difference_is_there(difference, half_width, note):
     judged = judge_comparison(claims.get("DAN-C12"), compare(difference, half_width), **WHERE)
     assert judged.note == note
 

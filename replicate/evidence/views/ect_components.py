@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from replicate.evidence import claims, tested
-from replicate.evidence.claims import Verdict
+from replicate.evidence.claims import Claim, Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
@@ -62,9 +62,22 @@ def judge_steps(run: Experiment, by_subset: Mapping[str, Runs]) -> list[Verdict]
     for claim in (claims.get(f"ECT-C{number}") for number in range(1, 6)):
         named = [quantity.at for quantity in claim.quantities if quantity.at in by_subset]
         finer = {at: differ(by_subset[at][claim.left], by_subset[at][tested.CLIMBED]) for at in named}
-        note = between_pixels(finer) if claim.right == "CRM" else ""
+        note = between_pixels(finer) if claim.right == "CRM" else _printed_effect(claim, by_subset)
         made.append(run.judge_on(claim.id, side(claim.left), side(claim.right), note))
     return made
+
+
+def _printed_effect(claim: Claim, by_subset: Mapping[str, Runs]) -> str:
+    """For a note: the relative difference here beside the one that the paper prints, if it prints one."""
+    quantity = claim.quantity()
+    if quantity.paper_relative is None:
+        return ""
+    means = [
+        stacked_errors(list(by_subset[quantity.at][name]), NORMALISER).mean()
+        for name in (claim.left, claim.right)
+    ]
+    relative = 100 * (means[0] / means[1] - 1)
+    return f"{relative:+.1f} % here, {100 * quantity.paper_relative:+.0f} % in the paper"
 
 
 def differ(left: Sequence[Predictions], right: Sequence[Predictions]) -> Comparison:
@@ -72,10 +85,10 @@ def differ(left: Sequence[Predictions], right: Sequence[Predictions]) -> Compari
     return paired_bootstrap(*(stacked_errors(list(side), NORMALISER) for side in (left, right)))
 
 
-def between_pixels(compared: Mapping[str, Comparison]) -> str:
-    """For a note: what comes out where the peaks are not bound to whole pixels, by test set."""
+def between_pixels(compared: Mapping[str, Comparison], where: str = "in place of CRM") -> str:
+    """For a note: what comes out where the peaks are not bound to whole pixels, in percentage points by test set."""
     found = (f"{at} {one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for at, one in compared.items())
-    return f"with peaks between pixels in place of CRM: {', '.join(found)}"
+    return f"with peaks between pixels {where}, the difference is {', '.join(found)}"
 
 
 def outliers_table(

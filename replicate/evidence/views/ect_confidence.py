@@ -88,7 +88,9 @@ def histograms(run: Experiment, fitted: Mapping[str, Fitted], faces: FaceSet) ->
         )
         ax.set_title(f"{words}\n5 to 95 %: {low:.3g} to {high:.3g}", fontsize="small")
         ax.set(xlabel="confidence $w$", xlim=(0, 1))
-        parts.append(f"{words}: 5 % below {low:.4f}, half below {middle:.4f}, 95 % below {high:.4f}")
+        parts.append(
+            f"{words[0].upper()}{words[1:]}: 5 % below {low:.4f}, half below {middle:.4f}, 95 % below {high:.4f}"
+        )
     axes[0].set_ylabel("share of landmarks (%)")
     figure.set_label(f"Histograms of the confidences of all landmarks. {'. '.join(parts)}.")
     return run.record_figure(

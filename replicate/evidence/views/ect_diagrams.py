@@ -248,7 +248,7 @@ def inception_outline(run: Experiment, config: ECTConfig) -> Figure:
     figure.set_label(
         "Two Inception modules. Every branch reads the same input; a grid of 17 by 17 pixels shows which pixels its filter reads around "
         "the middle one. "
-        + " ".join(f"{name}: {', '.join(_branch_words(b) for b in m.branches)}." for name, m in shown.items())
+        + " ".join(f"{name}: {'; '.join(_branch_words(b) for b in m.branches)}." for name, m in shown.items())
         + " Their outputs are concatenated."
     )
     return record(run, "ECT-F2b", "Inception module", figure)

@@ -48,7 +48,10 @@ def check_patches(config: ECTConfig) -> dict[str, float]:
     A Gaussian of variance sigma^2 seen through a kernel of variance rho has its mean the share rho / (rho + sigma^2) of the way to the
     Gaussian's centre: the mean shift, in pixels. The sum of the map is 2 pi sigma^2 times its peak: the confidence.
     """
-    wide = replace(config, input_size=4 * config.input_size, sigma=config.sigma / 4, peak=config.peak)
+    alone = dict(narrow=None, pretraining=None)  # what the network grew from has no part in the fit
+    wide = replace(
+        config, input_size=4 * config.input_size, sigma=config.sigma / 4, peak=config.peak, **alone
+    )
     sigma, middle = wide.sigma * wide.unit, wide.input_size / 2
     maps = ect.target_maps(torch.full((1, 1, 2), middle, dtype=torch.float64), wide)
     off = torch.tensor([[[1.2, -0.7]]], dtype=torch.float64) * sigma

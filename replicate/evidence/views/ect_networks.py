@@ -101,7 +101,7 @@ def networks_plot(run: Experiment, source: FaceSource, networks: Mapping[str, Ru
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.set_label(f"Mean error in per cent on {title}. " + ". ".join(parts) + ".")
-    name = f"{' and '.join(networks)}, {source.split}"
+    name = f"mean error by network, {source.split}"
     return run.record_figure("ECT-F10a", name, figure, **behind(source, first))
 
 
@@ -132,9 +132,9 @@ def gains_table(run: Experiment, source: FaceSource, networks: Mapping[str, Runs
 
 def judge_truncated(run: Experiment, full: Runs, truncated: Runs) -> list[Verdict]:
     """Judge and record ECT-C9 to ECT-C11 by runs on the challenging set; notes have the same with peaks between pixels."""
-    seeds, images = gain(full).shape
-    finer = between_pixels({"challenging": compare_gains(truncated, full, tested.CLIMBED)})
-    raw = between_pixels({"challenging": differ(full[tested.CLIMBED], truncated[tested.CLIMBED])})
+    (seeds, images), both = gain(full).shape, "on both sides"
+    finer = between_pixels({"challenging": compare_gains(truncated, full, tested.CLIMBED)}, both)
+    raw = between_pixels({"challenging": differ(full[tested.CLIMBED], truncated[tested.CLIMBED])}, both)
     sides = ({"challenging": results["CRM"]} for results in (full, truncated))
     return [
         run.judge_comparison("ECT-C9", compare_gains(truncated, full), images, seeds, finer),
@@ -145,6 +145,8 @@ def judge_truncated(run: Experiment, full: Runs, truncated: Runs) -> list[Verdic
 
 def judge_dilated(run: Experiment, dilated: Runs, spatial: Runs) -> Verdict:
     """Judge and record ECT-C12 by runs on the full set; the note has the same with peaks between pixels."""
-    finer = between_pixels({"full": differ(dilated[tested.CLIMBED], spatial[tested.CLIMBED])})
+    finer = between_pixels(
+        {"full": differ(dilated[tested.CLIMBED], spatial[tested.CLIMBED])}, "on both sides"
+    )
     sides = ({"full": results["CRM"]} for results in (dilated, spatial))
     return run.judge_on("ECT-C12", *sides, finer)

@@ -105,7 +105,7 @@ def correction_panel(run: Experiment, steps: Steps, gains: np.ndarray, markup: s
         _show(row[3], steps.crops[index])
         draw_landmarks(row[3], steps.truth[index], markup, TRUTH)
         draw_landmarks(row[3], steps.shapes[CORRECTION][index], markup, FITTED)
-        row[0].set_ylabel(f"gain of (c) over (b):\n{gains[index]:+.2f} %", fontsize="x-small")
+        row[0].set_ylabel(f"gain of (c) over (b):\n{gains[index]:+.2f} % of the diagonal", fontsize="x-small")
     words = ", ".join(f"{gain:+.2f} %" for gain in gains)
     figure.set_label(
         f"{len(gains)} faces in rows; columns: the peaks over all response maps, their projection on the shape model, the weighted correction, "
@@ -158,7 +158,7 @@ def all_steps_panel(run: Experiment, steps: Steps, errors: np.ndarray, markup: s
         for ax, shape in zip(row[2:], steps.shapes.values(), strict=True):
             _show(ax, steps.crops[index])
             draw_landmarks(ax, shape[index], markup, FITTED)
-        row[0].set_ylabel(f"peaks: {errors[index]:.1f} %", fontsize="x-small")
+        row[0].set_ylabel(f"peaks: {errors[index]:.1f} %\nof the diagonal", fontsize="x-small")
     words = ", ".join(f"{error:.1f} %" for error in errors)
     figure.set_label(
         f"{len(errors)} faces in rows; columns: input, response maps over the input, and the landmarks of CRM (the peaks), CRM-PDM, the "

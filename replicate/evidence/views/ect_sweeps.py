@@ -107,11 +107,10 @@ def sweep_plot(
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         parts.append(f"{source.split}: {_in_words(bands, places)}")
     axes[0, 0].set_ylabel(f"mean error (% of {NORMALISER} distance)")
-    figure.suptitle(f"profile {run.profile}", fontsize="small")
+    figure.suptitle(f"profile {run.profile}; bands: 95 % of the differences between curves", fontsize="small")
     figure.set_label(f"Mean error in per cent by {label}, profile {run.profile}. " + " ".join(parts))
     largest = max(by_source, key=lambda source: len(by_source[source][methods[0]][0].names))
     about = behind(largest, by_source[largest][methods[0]])
-    about["subset"] = ", ".join(source.split for source in by_source)
     return run.record_figure(artefact, f"mean error by {label}", figure, **about)
 
 
@@ -138,6 +137,9 @@ def _in_words(curves: Mapping[str, Sequence[Interval]], places: Mapping[str, Seq
     parts = []
     for method, intervals in curves.items():
         values = [interval.value for interval in intervals]
+        if len(set(values)) == 1:
+            parts.append(f"{method} {values[0]:.2f} throughout")
+            continue
         least = int(np.argmin(values))
         parts.append(
             f"{method} {values[0]:.2f} at {places[method][0]}, {values[-1]:.2f} at {places[method][-1]}, "

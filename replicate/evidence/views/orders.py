@@ -61,7 +61,7 @@ def order_table(
     about = caption_of(
         faces=run.faces,
         profile=run.profile,
-        images={one.testset.split(f"-{one.faces}")[0]: len(one.names)},
+        images={" ".join(one.testset.split(f"-{one.faces}")[0].rsplit("-", 1)): len(one.names)},
         seeds=max(map(len, results.values())),
         box_rule=one.provenance["box_rule"],
         notes=(EXPLAINED,),
