@@ -240,7 +240,7 @@ def status_page(jobs: Sequence[Job], numbers: Sequence["Row"]) -> str:
 
 def _runs_of(notebook: str) -> list[list[str]]:
     lines = []
-    for path in sorted((cache() / "notebooks").glob(f"*/*/*/{notebook}*.json")):
+    for path in sorted((cache() / "notebooks").glob(f"*/*/*/{notebook}.*json")):
         run = read_json(path)
         result = {"done": "{bdg-success}`done`", "failed": "{bdg-danger}`failed`"}[run["exit"]]
         plain = [run["profile"], run["faces"], run["seed"]]

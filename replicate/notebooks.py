@@ -89,15 +89,27 @@ def check_parameters(path: Path, given: Mapping[str, object]) -> dict[str, objec
     Raises
     ------
     ReplicateError
-        For an unknown name or a value outside the vocabulary, naming the valid ones.
+        For an unknown name, a value of another kind than the default, or one outside the vocabulary, naming the valid ones.
     """
     defaults = default_parameters(read(path), path)
-    for name in given:
+    for name, value in given.items():
         check_one_of(f"parameter of {path.name}", name, defaults)
+        _check_kind(name, value, defaults[name])
     merged = {**defaults, **given}
     check_one_of("profile", str(merged.get("profile", "smoke")), PROFILES)
     check_one_of("faces", str(merged.get("faces", "synthetic")), FACES)
     return merged
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    """Refuse a value that is not of its default's kind; a default of None takes any."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    like = {float: (int, float)}.get(type(default), type(default))
+    mistaken = isinstance(value, bool) and not isinstance(default, bool)  # to Python, a bool is an int
+    if default is not None and (mistaken or not isinstance(value, like)):
+        raise ReplicateError(
+            f"parameter {name}: got {value!r}, expected {kinds.get(type(default), type(default).__name__)}, such as {default!r}"
+        )
 
 
 def inputs(path: Path) -> list[Path]:

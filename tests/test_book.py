@@ -237,3 +237,17 @@ class TestRecordedPage:
 
     def test_without_numbers_it_says_so(self):
         assert "Nothing has been recorded yet" in book_pages.recorded_page("dan", [], [])
+
+
+def test_runs_of_a_notebook_are_its_own_and_also_those_that_failed(tmp_path, monkeypatch):
+    """A notebook may have a name that begins with another one's."""
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
+    folder = tmp_path / "notebooks" / "cpu" / "real" / "seed0" / "ect"
+    folder.mkdir(parents=True)
+    run = {"profile": "cpu", "faces": "real", "seed": 0, "device": "cpu", "finished_at": "2026-01-02T03:04", "commit": "abc"}  # fmt: skip
+    for name, seconds in {"s4a.json": 11, "s4a.failed.json": 22, "s4a_test.json": 33}.items():
+        exit_ = "failed" if "failed" in name else "done"
+        (folder / name).write_text(json.dumps(run | {"seconds": seconds, "exit": exit_}))
+    lines = book_pages._runs_of("ect/s4a")
+    assert sorted(line[5] for line in lines) == ["11", "22"]
+    assert [line[5] for line in book_pages._runs_of("ect/s4a_test")] == ["33"]

@@ -164,6 +164,23 @@ class TestParametersCell:
         with pytest.raises(ReplicateError, match="may only assign"):
             notebooks.check_parameters(notebook(parameters="import os"), {})
 
+    @pytest.mark.parametrize(
+        ("name", "value", "kind"),
+        [
+            ("fresh", "maybe", "true or false"),
+            ("seed", "abc", "a whole number"),
+            ("seed", True, "a whole number"),
+            ("share", "half", "a number"),
+            ("device", 0, "a word"),
+        ],
+    )
+    def test_a_value_of_another_kind_is_refused(self, notebook, name, value, kind):
+        path = notebook(parameters="seed = 0\nfresh = False\nshare = 0.5\ndevice = 'auto'\nmore = None")
+        with pytest.raises(ReplicateError, match=f"parameter {name}: got {value!r}, expected {kind}"):
+            notebooks.check_parameters(path, {name: value})
+        fine = {"seed": 3, "fresh": True, "share": 1, "device": "cpu", "more": [1]}
+        assert notebooks.check_parameters(path, fine) == fine
+
     def test_values_are_read_with_their_types(self, notebook):
         values = notebooks.check_parameters(
             notebook(parameters="seed = 3\nrates = [0.1, 0.2]\nname = 'a'"), {"seed": 4}

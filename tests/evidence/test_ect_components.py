@@ -38,7 +38,8 @@ def test_the_claims_are_judged_on_their_test_sets_and_beside_peaks_between_pixel
     verdicts = views.judge_steps(run, dict.fromkeys(("common", "challenging", "full"), results))
     assert [one.claim for one in verdicts] == [f"ECT-C{number}" for number in range(1, 6)]
     assert [one.difference for one in verdicts] == [-1.0, -1.0, -0.5, -1.5, -1.5]
-    finer = "with peaks between pixels in place of CRM, the difference is common -0.50 [-0.50, -0.50], challenging -0.50 [-0.50, -0.50]"
+    finer = "with peaks between pixels in place of CRM, the difference is common -0.50 [-0.50, -0.50] (significantly lower), "
+    finer += "challenging -0.50 [-0.50, -0.50] (significantly lower)"
     assert verdicts[0].note.startswith(finer)
     assert all("between pixels" not in one.note for one in verdicts[1:])
     assert [one.note for one in verdicts[3:]] == [

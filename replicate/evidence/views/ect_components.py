@@ -87,7 +87,12 @@ def differ(left: Sequence[Predictions], right: Sequence[Predictions]) -> Compari
 
 def between_pixels(compared: Mapping[str, Comparison], where: str = "in place of CRM") -> str:
     """For a note: what comes out where the peaks are not bound to whole pixels, in percentage points by test set."""
-    found = (f"{at} {one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for at, one in compared.items())
+    words = {True: "significantly higher", False: "significantly lower"}
+    found = [
+        f"{at} {one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}] "
+        f"({'not significant' if one.low <= 0 <= one.high else words[one.low > 0]})"
+        for at, one in compared.items()
+    ]
     return f"with peaks between pixels {where}, the difference is {', '.join(found)}"
 
 
