@@ -12,17 +12,15 @@ from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
 from replicate.evidence import captions, claims, figures, judging, manifest, measured, predictions, rows
 from replicate.evidence.claims import Verdict
-from replicate.evidence.judging import Comparisons, Runs
+from replicate.evidence.judging import Comparisons
 from replicate.evidence.measured import FAILURE_THRESHOLD
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.scoring import Score, errors_of, scores_of
 from replicate.evidence.trained import Trained
 from replicate.faces.markups import markup as find_markup
 from replicate.faces.sources import FaceSource
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
-
-__all__ = ["FAILURE_THRESHOLD", "Experiment", "Trained"]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from replicate.errors import ReplicateError
 from replicate.evidence import published, verdicts
 from replicate.evidence.claims import Claim, Quantity, Verdict
 from replicate.evidence.measured import failure_count
-from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors, trained_on
 from replicate.metrics import Comparison
 from replicate.vocabulary import check_one_of
 
-Runs = Mapping[str, Sequence[Predictions]]  # by test set, one per training seed
 Comparisons = Comparison | Mapping[str, Comparison]
 
 

@@ -29,6 +29,7 @@ from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.methods import baselines
 from replicate.methods.baselines import SDM
+from replicate.progress import progress_bar
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport
 
@@ -60,7 +61,12 @@ class Occlusion:
 
     def fit(self, descriptors: np.ndarray, hidden: np.ndarray) -> "Occlusion":
         """Learn from descriptors (N, L, 128) and flags (N, L) of training faces."""
-        found = [self._fit_one(descriptors[:, point], hidden[:, point]) for point in range(hidden.shape[1])]
+        found = []
+        with progress_bar() as progress:
+            bar = progress.add_task("occlusion, landmarks", total=hidden.shape[1], remark="")
+            for point in range(hidden.shape[1]):
+                found.append(self._fit_one(descriptors[:, point], hidden[:, point]))
+                progress.advance(bar)
         self.weights_ = np.stack([weights for weights, _ in found]).astype(np.float32)
         self.biases_ = np.array([bias for _, bias in found], np.float32)
         return self

@@ -123,6 +123,11 @@ class Predictions:
         return self.provenance.get("markup", "ibug68")
 
 
+Runs = Mapping[
+    str, Sequence[Predictions]
+]  # by method or by test set: one run per training seed, a method's on the same faces
+
+
 def path_of(model: str, testset: str, paper: str, profile: str, folder: Path | None = None) -> Path:
     """File of the predictions of `model` on `testset`; `folder` replaces the profile's results folder."""
     check_one_of("paper", paper, PAPERS)

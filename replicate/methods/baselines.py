@@ -10,7 +10,7 @@ X. Xiong and F. De la Torre, Supervised Descent Method and its Applications to F
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -150,9 +150,7 @@ class SDM:
         """Descend from the mean shape in each box: ``(N, L, 2)`` float32 in pixels of the images."""
         boxes = _checked_boxes(images, boxes)
         shapes = np.tile(self.initial_, (len(boxes), 1, 1, 1))  # (N, 1, L, 2)
-        for start in range(0, len(boxes), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            crops = self._crops([images[i] for i in range(*part.indices(len(boxes)))], boxes[part])
+        for part, crops in self._parts(images, boxes):
             for regressor, bias in zip(self.regressors_, self.biases_, strict=True):
                 step = _linear(self._features(crops, shapes[part]), regressor, bias)
                 shapes[part] += step.reshape(shapes[part].shape)
@@ -162,9 +160,7 @@ class SDM:
         """SIFT descriptors at `points` (N, L, 2) of the images, as the cascade sees them: (N, L, 128) uint8."""
         boxes = _checked_boxes(images, boxes)
         shapes, found = _to_box(points, boxes)[:, None], []
-        for start in range(0, len(boxes), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            crops = self._crops([images[i] for i in range(*part.indices(len(boxes)))], boxes[part])
+        for part, crops in self._parts(images, boxes):
             found.append(self._features(crops, shapes[part])[:, 0])
         return np.concatenate(found).reshape(*points.shape[:2], -1)
 
@@ -187,6 +183,14 @@ class SDM:
         scale = np.exp(rng.normal(0, config.log_scale_sd, (*size, 1)))
         shift = rng.normal(0, config.shift_sd, (*size, 2))
         return (self.initial_ * scale + shift).astype(np.float32)
+
+    def _parts(
+        self, images: Sequence[np.ndarray], boxes: np.ndarray
+    ) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        """Crops of so many faces at a time as memory allows, and which faces they are."""
+        for start in range(0, len(boxes), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield part, self._crops([images[i] for i in range(*part.indices(len(boxes)))], boxes[part])
 
     def _crops(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> list[np.ndarray]:
         with ThreadPoolExecutor(_THREADS) as pool:

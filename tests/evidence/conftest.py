@@ -1,7 +1,9 @@
 """Recorded results and the cache of these tests live in a folder of their own."""
 
+import matplotlib.pyplot as plt
 import pytest
 
+from replicate.evidence import figures
 from replicate.evidence.rows import Row
 
 
@@ -11,6 +13,14 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("REPLICATE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def drawing():
+    """Figures in the book's style, closed after the test."""
+    figures.style()
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

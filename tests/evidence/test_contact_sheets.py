@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 from toy_faces import toy_faces
 
 from replicate.errors import ReplicateError
-from replicate.evidence import figures
 from replicate.evidence.contact_sheets import MARGIN, contact_sheet, draw_face, window
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def faces(count, split="train", hidden=3):

@@ -1,22 +1,16 @@
 """The page on DAN's implementation: its tables say what the configuration, the paper and the metrics say."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from toy_faces import toy_faces
 
-from replicate.evidence import figures, manifest
+from replicate.evidence import manifest
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import dan_implementation as views
 from replicate.faces.sources import FaceSource
 from replicate.methods.dan import CONFIGS, DANConfig
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def experiment(**changes):

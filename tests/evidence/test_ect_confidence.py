@@ -1,12 +1,11 @@
 """The confidence of Eq. 15: its readings, and landmarks that are covered, blurred or marked as hidden."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from toy_faces import toy_faces
 
-from replicate.evidence import figures, manifest
+from replicate.evidence import manifest
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import ect_confidence as views
 from replicate.methods import ect_fitting
@@ -17,11 +16,7 @@ SMALL = CONFIGS["smoke", "synthetic"]
 RUN = Experiment("ect", "cpu", device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def model():

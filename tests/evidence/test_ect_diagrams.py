@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from torch import nn
 
-from replicate.evidence import figures, manifest, published
+from replicate.evidence import manifest, published
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import ect_diagrams as views
 from replicate.methods.ect import CONFIGS, FCN, ECTConfig
@@ -15,11 +14,7 @@ from replicate.methods.ect import CONFIGS, FCN, ECTConfig
 PAPER, SMALL = ECTConfig(), CONFIGS["smoke", "synthetic"]
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def test_layers_are_those_of_the_published_definition():

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from toy_faces import toy_faces
 
 from replicate.errors import ReplicateError
-from replicate.evidence import figures, manifest, published
+from replicate.evidence import manifest, published
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import configurations
 from replicate.evidence.views import ect_method as views
@@ -20,11 +19,7 @@ from replicate.methods.ect_fitting import PDM
 SMALL = CONFIGS["smoke", "synthetic"]
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def model(components=5):

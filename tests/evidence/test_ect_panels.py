@@ -1,12 +1,11 @@
 """Panels of the ECT chapter: shapes of each step in the frame, faces chosen by rank, one row or column a face."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from toy_faces import toy_faces
 
-from replicate.evidence import figures, manifest
+from replicate.evidence import manifest
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import ect_panels as views
 from replicate.methods.ect import CONFIGS, FCN
@@ -16,11 +15,7 @@ SMALL = CONFIGS["smoke", "synthetic"]
 RUN = Experiment("ect", "cpu", device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, manifest, predictions, rows
-from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.evidence.experiment import Experiment
+from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.scoring import INNER
 from replicate.evidence.trained import Predicted, Trained
 from replicate.faces import sources

@@ -10,12 +10,7 @@ from replicate.errors import ReplicateError
 from replicate.evidence import figures
 from replicate.metrics import Interval, ced_at
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def make_errors(scale=1.0):

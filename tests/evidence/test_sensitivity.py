@@ -10,7 +10,7 @@ import torch
 from toy_faces import MEAN, toy_faces
 
 from replicate.errors import ReplicateError
-from replicate.evidence import claims, figures
+from replicate.evidence import claims
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.sensitivity import (
     ERROR_SLOPE,
@@ -33,11 +33,7 @@ from replicate.training import FitReport
 LEVELS = (0.0, 0.1, 0.2, 0.4)
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    figures.style()
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawing")
 
 
 def squared_faces(count=400):

@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from replicate.errors import ReplicateError
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors
 from replicate.evidence.tables import Table
 from replicate.evidence.views.compared import runs_caption
 from replicate.faces.sources import FaceSource
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 NORMALISER = "inter-ocular"
 
 

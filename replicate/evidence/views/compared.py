@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from replicate.evidence.captions import caption_of
-from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import ced_plot
+from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
 from replicate.evidence.rows import Row
 from replicate.faces.sources import FaceSource

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from replicate.errors import ReplicateError
 from replicate.evidence import published
 from replicate.evidence.captions import caption_of
-from replicate.evidence.experiment import FAILURE_THRESHOLD, Experiment
+from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import faces_grid
+from replicate.evidence.measured import FAILURE_THRESHOLD
 from replicate.evidence.predictions import Predictions, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from replicate.evidence import claims, tested
 from replicate.evidence.claims import Claim, Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views import ablations
@@ -33,7 +33,6 @@ from replicate.metrics import (
     paired_bootstrap,
 )
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 NORMALISER = "inter-pupil"
 # The statements of the text on what each step adds: the method with it and the one without it
 STEPS = {

@@ -13,10 +13,10 @@ from replicate.evidence import tested
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
-from replicate.evidence.views.compared import behind, runs_caption
+from replicate.evidence.views.compared import behind, on_faces, runs_caption
 from replicate.evidence.views.ect_components import NORMALISER, between_pixels, differ
 from replicate.faces.sources import FaceSource
 from replicate.methods import ect
@@ -24,7 +24,6 @@ from replicate.methods.ect import FCN, ECTConfig
 from replicate.methods.ect_fitting import METHODS
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 NAMED = {"dilated": "full FCN", "truncated": "truncated FCN", "spatial fusion": "spatial-fusion FCN"}
 SIZES = {"ECT-S13": ("truncated", "dilated"), "ECT-S16": ("dilated", "spatial fusion")}  # smaller, larger
 
@@ -93,9 +92,7 @@ def networks_plot(run: Experiment, source: FaceSource, networks: Mapping[str, Ru
         in_words = (f"{method} {value:.2f}" for method, value in zip(METHODS, values, strict=True))
         parts.append(f"{name}: {', '.join(in_words)}")
     first = next(iter(networks.values()))["CRM"]
-    title = (
-        f"{source.protocol} {source.split}, {len(first[0].names)} {run.faces} faces, profile {run.profile}"
-    )
+    title = f"{on_faces(run, source, first)}, profile {run.profile}"
     ax.set_xticks(places, METHODS)
     ax.set(ylabel=f"mean error (% of {NORMALISER} distance)", title=title)
     ax.grid(axis="x", visible=False)

@@ -1,6 +1,6 @@
 """What the page on COFW shows of occlusion (§IV-A): the confidence of a landmark (Eq. 15) as a sign that it is hidden."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -15,13 +15,13 @@ from replicate.evidence import claims, published
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE, faces_grid
-from replicate.evidence.predictions import Predictions
+from replicate.evidence.predictions import Predictions, Runs
 from replicate.evidence.rows import NO_NORMALISER, Row
+from replicate.evidence.views.compared import behind, on_faces
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.metrics import compare_recalls, recall_against_number, recall_at_precision, recall_interval
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 PRECISION = 80.0  # per cent, §IV-A
 RECALL = "occlusion recall at precision 80 %"
 BEFORE = "best previous (one of Wu and Ji, RCPR, RAR, SimLPD)"  # as the published values name it
@@ -151,21 +151,12 @@ def occlusion_figure(run: Experiment, source: FaceSource, results: Runs, hidden:
     right.axhline(PRECISION / 100, color="0.4", linestyle="--", linewidth=1)
     right.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall of hidden landmarks", ylabel="precision")
     right.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))  # below: it never hides a curve
-    first = results["ECT"][0]
-    title = f"{source.protocol} {source.split}, {len(first.names)} {run.faces} faces, profile {run.profile}"
+    title = f"{on_faces(run, source, results['ECT'])}, profile {run.profile}"
     figure.suptitle(title, fontsize="medium")
     figure.set_label(
         f"{title}. Left: confidences of visible and of hidden landmarks by ECT. Right: precision against recall. {'; '.join(told)}."
     )
-    return run.record_figure(
-        "ECT-S7",
-        "confidence and occlusion",
-        figure,
-        subset=source.split,
-        images=len(first.names),
-        seeds=len(scores),
-        box_rule=first.provenance["box_rule"],
-    )
+    return run.record_figure("ECT-S7", "confidence and occlusion", figure, **behind(source, results["ECT"]))
 
 
 def _confidences(ax: Axes, confidence: np.ndarray, hidden: np.ndarray, limit: float) -> None:

@@ -9,16 +9,13 @@ import numpy as np
 from replicate.evidence import tested
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.occlusion import test_occlusion
-from replicate.evidence.predictions import Predictions
+from replicate.evidence.predictions import Predictions, Runs
 from replicate.evidence.rows import Row
 from replicate.faces.faceset import FaceSet
 from replicate.faces.real.aflw import YAW_BINS, yaw_bins
 from replicate.faces.sources import FaceSource
 from replicate.methods import baselines
 from replicate.methods.ect import CONFIGS
-
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
-
 
 # Methods on the same faces -----------------------------------------------------------------------------------------------------------
 

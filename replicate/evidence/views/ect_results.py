@@ -6,14 +6,12 @@ from dataclasses import replace
 from replicate.evidence import claims, tested
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions
+from replicate.evidence.predictions import Predictions, Runs
 from replicate.evidence.scoring import Score, errors_of
 from replicate.evidence.trained import Predicted
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.methods import ect
-
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 
 
 def compared_methods(run: Experiment, source: FaceSource) -> dict[str, list[Predictions]]:

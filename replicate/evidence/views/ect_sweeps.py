@@ -14,7 +14,7 @@ from replicate.evidence import captions, claims, tested
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import interval_curves
-from replicate.evidence.predictions import Predictions, stacked_errors, swept, under
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors, swept, under
 from replicate.evidence.rows import NO_NORMALISER, Row
 from replicate.evidence.tables import Table, number
 from replicate.evidence.views.compared import behind, on_faces, runs_caption
@@ -22,7 +22,6 @@ from replicate.evidence.views.ect_components import NORMALISER, between_pixels, 
 from replicate.faces.sources import FaceSource
 from replicate.metrics import Interval, bootstrap_mean, compare_curves, curve_interval, paired_bootstrap
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 TOLERANCE = 1.0  # per cent of the error after the last iteration: ECT-C6
 TOLERANCES = (0.5, TOLERANCE, 2.0)  # what other readings of "converges" would give
 

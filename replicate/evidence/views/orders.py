@@ -1,6 +1,6 @@
 """The order of methods by one measure, in words: how the papers put their tables, and how it is here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 import pandas as pd
@@ -8,12 +8,11 @@ import pandas as pd
 from replicate.errors import ReplicateError
 from replicate.evidence.captions import caption_of
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions, stacked_errors
+from replicate.evidence.predictions import Runs, stacked_errors
 from replicate.evidence.tables import Table
 from replicate.evidence.verdicts import statistic_of
 from replicate.metrics import paired_bootstrap
 
-Runs = Mapping[str, Sequence[Predictions]]  # by method: one run per training seed, all on the same faces
 EXPLAINED = "≈ where the 95 % interval of the paired difference of two neighbours holds zero"
 
 
