@@ -97,7 +97,7 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
         For a method whose code does not exist yet.
     """
     check_one_of("method", method, PAPERS)
-    makers = {"dan": _dan, "ect": _ect}
+    makers = {"lddr": _lddr, "dan": _dan, "ect": _ect}
     if method not in makers:
         raise ReplicateError(f"method {method!r} cannot detect yet; there is: {', '.join(makers)}.")
     return makers[method](profile, faces)
@@ -106,6 +106,16 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
 def _training_faces(profile: str, faces: str) -> FaceSource:
     """What is detected in are photographs: of the generated faces, those of every condition carry over best."""
     return FaceSource("300w", "train" if faces == "real" else "wide", faces, profile)
+
+
+def _lddr(profile: str, faces: str) -> Predictor:
+    from replicate.methods import lddr, lddr_training
+
+    source = FaceSource(
+        "300w", "train", faces, profile
+    )  # regressions of all faces of every condition would not fit into memory
+    model, _ = lddr_training.obtain(lddr.CONFIGS[profile], source, profile, 0)
+    return lambda image, boxes: model.predict([image] * len(boxes), boxes)[-1, 0].numpy()
 
 
 def _dan(profile: str, faces: str) -> Predictor:

@@ -36,7 +36,8 @@ class Checkout:
         )
         # the chapters' own first pages link to notebooks that are not here
         (self.root / "book" / "dan" / "index.md").write_text("# A chapter\n\n```{tableofcontents}\n```\n")
-        (self.root / "book" / "ect" / "index.md").write_text("# A chapter without pages\n")
+        for paper in ("ect", "lddr"):
+            (self.root / "book" / paper / "index.md").write_text("# A chapter without pages\n")
         self.write_contents("dan/s1_small")
 
     def write_contents(self, *notebooks: str) -> None:
@@ -45,7 +46,7 @@ class Checkout:
         pages = "".join(
             f"\n- file: {name}" for name in ("how_to_read", "scoreboard", "claims", "ambiguities", "status")
         )
-        chapter = f"\n- file: ect/index\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
+        chapter = f"\n- file: ect/index\n- file: lddr/index\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
         (self.root / "book" / "_toc.yml").write_text(
             f"format: jb-book\nroot: preface\nchapters:{pages}{chapter}\n"
         )

@@ -154,7 +154,7 @@ class TestDetect:
         cv2.imwrite(str(path), face.image[..., ::-1])
         return path
 
-    @pytest.mark.parametrize("method", ["dan", "ect"])
+    @pytest.mark.parametrize("method", ["lddr", "dan", "ect"])
     def test_json_and_drawing(self, method, picture, tmp_path):
         drawn = tmp_path / "out.png"
         box = "40,50,180,190"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replicate.files import sha256
-from replicate.methods import baselines, dan, ect
+from replicate.methods import baselines, dan, ect, lddr
 from replicate.paths import root
 
 FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
@@ -17,6 +17,17 @@ METHODS = {
     "ect": (
         ect.VERSION,
         (*SHARED, "metrics/landmarks", "methods/ect", "methods/ect_fitting", "methods/ect_training"),
+    ),
+    "lddr": (
+        lddr.VERSION,
+        (
+            *SHARED,
+            "faces/patches",
+            "fractals",
+            "regression",
+            "methods/lddr",
+            "methods/lddr_training",
+        ),
     ),
     "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),
 }

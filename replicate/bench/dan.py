@@ -21,10 +21,11 @@ FACES, BATCH = 32, 8  # faces measured, and how many of them enter a network at 
 Forward = Callable[[Tensor], list[Tensor]]
 
 
-def faces() -> FaceSet:
-    """A batch of generated training faces."""
-    made = synthetic.generate_many(2, range(FACES))
-    names = tuple(f"bench_{i}" for i in range(FACES))
+def faces(count: int | None = None) -> FaceSet:
+    """Generated training faces, a batch unless told otherwise."""
+    count = FACES if count is None else count
+    made = synthetic.generate_many(2, range(count))
+    names = tuple(f"bench_{i}" for i in range(count))
     boxes = tight_box(torch.as_tensor(made.points)).numpy()
     return FaceSet(
         made.images, made.points, made.visible, boxes, names, "ibug68", "300w", "train", "synthetic", "tight"

@@ -21,17 +21,29 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
     """
     rows = list(rows)
     check_one_edition(rows)
-    named = any(row.subset for row in rows)  # a statement about no test set has its images from another row
+    sets = set_names(rows)
+    named = any(sets.values())  # a statement about no test set has its images from another row
     return caption_of(
         faces=rows[0].faces,
         profile=rows[0].profile,
-        images={row.subset: row.images for row in rows if row.images and (row.subset or not named)},
+        images={
+            name: row.images
+            for row in rows
+            if row.images and ((name := sets[row.protocol, row.subset]) or not named)
+        },
         seeds=_span([row.seeds or 1 for row in rows]),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
         notes=_notes(rows),
         title=title,
         intervals=any(row.ci_low is not None for row in rows),
     )
+
+
+def set_names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """What the test sets of rows are called, by protocol and subset: ``"challenging"``, or ``"lfpw test"`` where several protocols meet."""
+    several = len({row.protocol for row in rows if row.protocol}) > 1
+    pairs = dict.fromkeys((row.protocol, row.subset) for row in rows)
+    return {pair: " ".join(filter(None, pair)) if several else pair[1] for pair in pairs}
 
 
 def _span(seeds: Sequence[int]) -> str:

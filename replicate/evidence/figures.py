@@ -213,7 +213,7 @@ def faces_grid(
         if fitted is not None:
             draw_landmarks(ax, fitted[index], markup_name, FITTED)
         if boxes is not None:
-            _draw_box(ax, boxes[index])
+            draw_box(ax, boxes[index])
         if titles:
             ax.set_title(titles[index], fontsize="x-small")
     figure.set_label(alt_text_faces(len(images), fitted is not None, truth is not None, titles))
@@ -248,12 +248,13 @@ def draw_landmarks(ax: Axes, points: np.ndarray, markup_name: str, color: str) -
     )
 
 
-def _draw_box(ax: Axes, box: np.ndarray) -> None:
+def draw_box(ax: Axes, box: np.ndarray, color: str = PALETTE[1]) -> None:
+    """Draw a box (x_min, y_min, x_max, y_max)."""
     x_min, y_min, x_max, y_max = np.asarray(box, float)
     ax.plot(
         [x_min, x_max, x_max, x_min, x_min],
         [y_min, y_min, y_max, y_max, y_min],
-        color=PALETTE[1],
+        color=color,
         linewidth=1.0,
     )
 

@@ -63,7 +63,7 @@ def judge_on(claim: Claim, left: Runs, right: Runs, *, faces: str, profile: str,
 def judge_published(
     claim: Claim, runs: Runs, method: str, *, faces: str, profile: str, note: str = ""
 ) -> Verdict:
-    """Judge a claim of which one side is a method that is not run here, by the number that the claim's paper prints for it.
+    """Judge a claim of which one side is a method that is not run here, by the number that the claim states for it, or else its artefacts.
 
     Parameters
     ----------
@@ -73,17 +73,21 @@ def judge_published(
         The method that is not run, as the claim and the published values name it.
     """
     check_one_of(f"method of {claim.id} that is not run", method, (claim.left, claim.right))
+    is_left = method == claim.left
 
     def judge(quantity: Quantity) -> Verdict:
+        number = quantity.paper_left if is_left else quantity.paper_right
+        if number is None:
+            number = printed(claim.artefacts, method, quantity.at, quantity.metric)
         return verdicts.judge_against_number(
             claim,
             stacked_errors(list(runs[quantity.at]), quantity.normaliser),
-            printed(claim.artefacts, method, quantity.at, quantity.metric),
+            number,
             statistic=verdicts.statistic_of(quantity.metric),
             faces=faces,
             profile=profile,
             quantity=quantity,
-            number_is_left=method == claim.left,
+            number_is_left=is_left,
         )
 
     remark = (

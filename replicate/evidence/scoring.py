@@ -18,8 +18,12 @@ from replicate.faces.markups import markup as find_markup
 from replicate.metrics import PIXEL, nme, pixel_error
 from replicate.vocabulary import check_one_of
 
-# Points of a part, by markup: §IV of ECT. The 68 points begin with the jaw line, the 34 with the 21 of AFLW.
-PARTS = {("ibug68", "51 points"): range(17, 68), ("aflw34", "21 points"): range(21)}
+# Points of a part, by markup. The 68 points begin with the jaw line, the 34 with the 21 of AFLW.
+PARTS: dict[tuple[str, str], Sequence[int]] = {
+    ("ibug68", "51 points"): range(17, 68),  # §IV of ECT
+    ("ibug68", "49 points"): [point for (point,) in find_markup("ibug49").definition],  # LDDR, Tables 2 and 3
+    ("aflw34", "21 points"): range(21),  # §IV of ECT
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,16 @@ SCORES: dict[str, tuple[Score, ...]] = {  # what every test has, by the markup o
     "aflw34": (_VISIBLE, Score("box", "21 points", visible=True)),
     "cofw29": (Score("inter-pupil"),),
     "afw6": (_VISIBLE, Score(PIXEL, visible=True)),
+    "ijba3": (Score("eye-nose"),),
+}
+LDDR_SCORES: dict[
+    str, tuple[Score, ...]
+] = {  # what tests for LDDR have besides, by the markup of their faces
+    "ibug68": (  # its curves are by face size; by which length its 49 points are judged, one can doubt
+        Score("face"),
+        *(Score(name, "49 points") for name in ("inter-pupil", "inter-ocular", "face", "diagonal")),
+    ),
+    "ijba3": (),
 }
 
 
@@ -111,7 +125,7 @@ def _evaluated(faces: FaceSet, score: Score) -> np.ndarray:
     return evaluated
 
 
-def _part(markup: str, part: str) -> range:
+def _part(markup: str, part: str) -> Sequence[int]:
     if (markup, part) not in PARTS:
         known = ", ".join(f"{name} of {of}" for of, name in PARTS)
         raise ReplicateError(f"part: got {part!r} of {markup}, expected one of {known}")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from replicate.errors import ReplicateError
 from replicate.evidence import claims, published
-from replicate.evidence.captions import SMOKE_WARNING, caption, caption_of, check_one_edition
+from replicate.evidence.captions import SMOKE_WARNING, caption, caption_of, check_one_edition, set_names
 from replicate.evidence.claims import Claim, Verdict
 from replicate.evidence.records import paper_of
 from replicate.evidence.rows import NO_NORMALISER, Row
@@ -36,7 +36,7 @@ def compare(
     DataFrame
         ``method, subset, metric, images, paper, ours, difference, verdict`` as text, in the order of the
         rows. The difference is ours minus the paper's, on real faces only: on synthetic ones it would compare two benchmarks.
-        The metric names the number of points where rows have several.
+        The metric names the number of points where rows have several, and the subset its protocol.
 
     Raises
     ------
@@ -46,9 +46,9 @@ def compare(
     rows, verdicts = list(rows), list(verdicts)
     check_one_edition(rows)
     paper = published.load() if published_values is None else published_values
-    several = len({row.points for row in rows if row.points}) > 1
+    several, sets = len({row.points for row in rows if row.points}) > 1, set_names(rows)
     return pd.DataFrame(
-        [_line(row, paper, verdicts, several) for row in rows],
+        [_line(row, paper, verdicts, several) | {"subset": sets[row.protocol, row.subset]} for row in rows],
         columns=["method", "subset", "metric", "images", "paper", "ours", "difference", "verdict"],
     )
 
@@ -182,7 +182,8 @@ def published_table(artefact: str, exclude: Iterable[str] = ()) -> Table:
     Returns
     -------
     Table
-        One line per method, metric and source, one column per test set; all in per cent. Lines of other publications than the paper come last.
+        One line per method, metric and source, one column per test set; all in per cent. The metric names the number of points where there
+        are several. Lines of other publications than the paper come last.
     """
     found = published.load(paper_of(artefact))
     found = found[(found["artefact"] == artefact) & found["source"].isin(("paper", "elsewhere"))]
@@ -191,10 +192,12 @@ def published_table(artefact: str, exclude: Iterable[str] = ()) -> Table:
         raise ReplicateError(f"{artefact}: nothing is published of methods other than those excluded")
     found = found.sort_values("source", key=lambda source: source == "elsewhere", kind="stable")
     subsets = list(dict.fromkeys(found["subset"]))
+    several = len(set(found["points"]) - {""}) > 1
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for one in found.to_dict("records"):
         where = one["place"] if one["source"] == "elsewhere" else f"the paper, {one['place']}"
-        key = one["label"], ", ".join(filter(None, [one["metric"], one["normaliser"]])), where
+        points = f"{one['points']} points" if several and one["points"] else ""
+        key = one["label"], ", ".join(filter(None, [one["metric"], one["normaliser"], points])), where
         lines.setdefault(key, {})[one["subset"]] = _per_cent(one)
     table = [
         (*key[:2], *(cells.get(subset, "–") for subset in subsets), key[2]) for key, cells in lines.items()

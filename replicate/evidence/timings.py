@@ -68,6 +68,21 @@ def on_record(run: Experiment, artefact: str, metric: str, methods: Sequence[str
     return [found[method] for method in methods] if set(methods) <= found.keys() else None
 
 
+def known(
+    run: Experiment, wanted: Sequence[tuple[str, str, Sequence[str]]], claim_id: str
+) -> tuple[list[Row], Verdict] | None:
+    """What a measurement gave: its rows and the verdict on its claim; None if anything is missing, see `on_record`.
+
+    Parameters
+    ----------
+    wanted : sequence of (str, str, sequence of str)
+        Artefact, metric and methods of the rows.
+    """
+    recorded = [on_record(run, *one) for one in wanted]
+    judged = verdict_on_record(run, claim_id)
+    return ([row for found in recorded for row in found], judged) if all(recorded) and judged else None
+
+
 def verdict_on_record(run: Experiment, claim_id: str) -> Verdict | None:
     """The verdict on a claim about what was timed; None if there is none or the experiment asks for everything afresh."""
     known = [] if run.fresh else claims.recorded(run.paper, [run.profile])

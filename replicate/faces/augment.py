@@ -280,7 +280,7 @@ class EnlargedSamples:
     mean, device, boxes, colour
         See `frame_faces`.
     variants : sequence of Variant
-        `RNN_VARIANTS`, `LDDR_VARIANTS` or others.
+        `RNN_VARIANTS` or others, such as those of `lddr.LDDRConfig`.
     """
 
     def __init__(
@@ -387,27 +387,3 @@ def align_to(crops: Tensor, points: Tensor, target: Tensor) -> Tensor:
     Beyond the border of a crop its last pixels repeat; where canvases are at hand, ``canvases.crops(index, alignment(...))`` has more.
     """
     return warp(crops, alignment(points, target), tuple(crops.shape[-2:]))
-
-
-def initial_shapes(
-    shapes: Tensor, index: Tensor, copies: int, frame: Frame, generator: torch.Generator
-) -> Tensor:
-    """Random starts for training a regression cascade: shapes of other faces, in the place of the canonical one. LDDR §4.2.
-
-    Parameters
-    ----------
-    shapes : Tensor
-        (N, L, 2), N > 1: all training shapes, with all points known, in any coordinates.
-    index : Tensor
-        (n,) the faces to start; none starts from its own shape.
-    copies : int
-        Starts per face.
-
-    Returns
-    -------
-    Tensor
-        (n, copies, L, 2) in frame pixels: centred, and as large as `Frame.canonical` makes each of them.
-    """
-    step = torch.randint(1, len(shapes), (len(index), copies), generator=generator)
-    other = (index.cpu()[:, None] + step) % len(shapes)
-    return frame.canonical(shapes)[other.to(shapes.device)]

@@ -183,10 +183,6 @@ RNN_VARIANTS = tuple(  # 13 angles, box given or disturbed, plain or mirrored: t
     Variant(Chain((Rotation(angle), *jitter)), mirrored)
     for angle, jitter, mirrored in product(RNN_ANGLES, ((), (RNN_JITTER,)), (False, True))
 )
-LDDR_VARIANTS = (  # §4.2: "flipping all the images and then randomly rotating them" doubles the data
-    Variant(),
-    Variant(UniformPerturbation(rotation=30.0), mirrored=True),  # our choice: the paper prints no range
-)
 
 
 def _about_centre(scale: Tensor, angle: Tensor, shift: Tensor, frame: Frame) -> Tensor:

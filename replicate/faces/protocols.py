@@ -104,6 +104,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "full": Split(union=(("300w", "common"), ("300w", "challenging"))),
             "private": Split(600, 24, "private", real="private"),
             "train+menpo": Split(union=(("300w", "train"), ("menpo", "train"))),  # DAN-Menpo, DAN §4
+            "lfpw+helen": Split(union=(("lfpw", "train"), ("helen", "train"))),  # LDDR §4.1, tested on AFW
             # synthetic alone: faces of every condition, for training what is to meet photographs
             "wide": Split(12000, 64, "train"),
         },

@@ -13,12 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -30,11 +28,12 @@ from replicate.faces.images import to_grey
 from replicate.faces.markups import markup
 from replicate.faces.sources import FaceSource
 from replicate.progress import progress_bar
+from replicate.regression import linear, mean_square, ridge
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport
 
 VERSION = 1  # raise when a change here alters what a fit gives
-_CHUNK = 256  # faces whose descriptors are held as floating-point numbers at a time
+_CHUNK = 256  # faces whose crops are held at a time
 _THREADS = 2
 
 
@@ -83,7 +82,7 @@ class SDMConfig:
     log_scale_sd: float = 0.1  # our choice, by validation
     mirror: bool = True  # train on mirrored faces too; our choice: it doubles the training faces
     box_side: int = 100  # pixels of the box in the working image; our choice
-    ridge: float = 30.0  # penalty in mean eigenvalues of the normal matrix; our choice, by validation
+    ridge: float = 30.0  # penalty in mean eigenvalues of the centred normal matrix; our choice, by validation
 
 
 class SDM:
@@ -137,11 +136,13 @@ class SDM:
         with progress_bar() as progress:
             bar = progress.add_task("SDM stages", total=self.config.stages, remark="")
             for _ in range(self.config.stages):
-                features = self._features(crops, shapes)  # (N, P, 128 L)
-                regressor, bias = _ridge(features, target[:, None] - shapes, self.config.ridge)
-                shapes += _linear(features, regressor, bias).reshape(shapes.shape)
-                regressors.append(regressor)
-                biases.append(bias)
+                features = torch.from_numpy(self._features(crops, shapes)).flatten(0, 1)  # (N * P, 128 L)
+                steps = torch.from_numpy(target[:, None] - shapes).flatten(0, 1).flatten(1)
+                eigenvalue = mean_square(features, centred=True) * len(features)  # the mean one
+                fitted = ridge(features, steps, self.config.ridge * eigenvalue)
+                shapes += linear(features, fitted).numpy().reshape(shapes.shape)
+                regressors.append(fitted.weights.numpy())
+                biases.append(fitted.bias.numpy())
                 progress.advance(bar)
         self.regressors_, self.biases_ = np.stack(regressors), np.stack(biases)
         return self
@@ -152,8 +153,8 @@ class SDM:
         shapes = np.tile(self.initial_, (len(boxes), 1, 1, 1))  # (N, 1, L, 2)
         for part, crops in self._parts(images, boxes):
             for regressor, bias in zip(self.regressors_, self.biases_, strict=True):
-                step = _linear(self._features(crops, shapes[part]), regressor, bias)
-                shapes[part] += step.reshape(shapes[part].shape)
+                features = self._features(crops, shapes[part])[:, 0].astype(np.float32)
+                shapes[part] += (features @ regressor + bias).reshape(shapes[part].shape)
         return _from_box(shapes[:, 0], boxes).astype(np.float32)
 
     def descriptors(self, images: Sequence[np.ndarray], boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -263,48 +264,6 @@ def obtain(
     arrays = {name: tensor.numpy() for name, tensor in stored.tensors.items()}
     made = SDM.from_arrays(arrays, model.config) if isinstance(model, SDM) else MeanShape.from_arrays(arrays)
     return made, stored
-
-
-def _ridge(features: np.ndarray, steps: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Closed-form ridge regression with a free bias, in its primal or dual form, whichever is smaller.
-
-    Parameters
-    ----------
-    features : (N, P, D) uint8 array
-        Descriptors.
-    steps : (N, P, ...) array
-        What they should predict, K numbers for each descriptor.
-    penalty : float
-        In units of the mean of the D eigenvalues of the centred normal matrix.
-
-    Returns
-    -------
-    regressor : (D, K) float32 array
-    bias : (K,) float32 array
-    """
-    features = features.reshape(-1, features.shape[-1]).astype(np.float32)
-    steps = steps.reshape(len(features), -1).astype(np.float32)
-    feature_mean, step_mean = features.mean(axis=0), steps.mean(axis=0)
-    features -= feature_mean
-    steps -= step_mean
-    count, dimension = features.shape
-    dual = count < dimension
-    normal = features @ features.T if dual else features.T @ features
-    penalty *= np.trace(normal) / dimension
-    normal[np.diag_indices_from(normal)] += penalty
-    solve = partial(scipy.linalg.solve, normal, assume_a="pos", overwrite_a=True)
-    regressor = features.T @ solve(steps) if dual else solve(features.T @ steps)
-    return regressor, step_mean - feature_mean @ regressor
-
-
-def _linear(features: np.ndarray, regressor: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """``features @ regressor + bias`` for (N, P, 128 L) integers, one chunk of faces at a time."""
-    return np.concatenate(
-        [
-            features[i : i + _CHUNK].astype(np.float32) @ regressor + bias
-            for i in range(0, len(features), _CHUNK)
-        ]
-    )
 
 
 def _centre(boxes: np.ndarray) -> np.ndarray:

@@ -70,3 +70,18 @@ def test_findings_sort_methods_by_the_intervals_of_their_differences():
     text = ablations.findings({"a": runs(0.0), "b": runs(0.5), "c": runs(-0.2), "d": noisy}, "a").data
     assert "lower error than a**: c." in text and "higher error than a**: b." in text
     assert "No significant difference**: d." in text
+
+
+def test_rows_that_differ_in_two_things_are_crossed(make_row):
+    cells = {"A, small": 4.0, "A, large": 5.0, "B, more, small": 6.0, "B, more, large": 7.0}
+    made = [
+        make_row(method=name, value=value, ci_low=value - 1, ci_high=value + 1)
+        for name, value in cells.items()
+    ]
+    table = ablations.crossed_table(made, "features", "% wrong", "Crossed")
+    assert table.data.to_numpy().tolist() == [
+        ["A", "4.00 [3.00, 5.00]", "5.00 [4.00, 6.00]"],
+        ["B, more", "6.00 [5.00, 7.00]", "7.00 [6.00, 8.00]"],
+    ]
+    assert table.data.columns.tolist() == ["features", "small, % wrong", "large, % wrong"]
+    assert table.caption.startswith("Crossed.")

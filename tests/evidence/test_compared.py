@@ -58,6 +58,10 @@ def test_rows_of_several_artefacts_hold_the_methods_that_each_shows(run):
     found = [(row.artefact, row.method) for row in rows if row.metric == "AUC 0.08"]
     assert found == [("ECT-S11", "a"), ("ECT-S11", "b"), ("ECT-S12", "b")]
     assert {row.value for row in rows if row.metric == "mean error"} == {4.0}
+    asked = compared.rows_of(run, {"LDDR-T4": ("a",)}, FULL, {"a": [one]}, ["inter-pupil"], None)
+    assert [(row.metric, row.normaliser) for row in asked] == [("mean error", "inter-pupil")]
+    rates = compared.rows_of(run, {"LDDR-T4": ("a",)}, FULL, {"a": [one]}, [], ("inter-pupil", 0.2))
+    assert [(row.metric, row.value) for row in rates] == [("AUC 0.20", 80.0), ("failure rate 0.20", 0.0)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from toy_faces import toy_faces
 
 from replicate.errors import ReplicateError
@@ -12,6 +13,7 @@ from replicate.evidence import manifest
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.predictions import Predictions
 from replicate.evidence.views import fitted
+from replicate.methods.lddr import CONFIGS
 
 
 @pytest.fixture
@@ -84,3 +86,37 @@ def test_a_kind_may_have_several_rows_and_its_landmarks_another_markup(run):
     found = drawn(figure)
     assert [title for _, title, _ in found] == ["0.0 %", "1.0 %", "2.0 %", "3.0 %"]
     np.testing.assert_allclose([point for *_, point in found], faces.points[:, 0] + 5)
+
+
+def test_kinds_may_differ_in_error_and_in_what_predicts_them(run):
+    one, other = toy_faces(2), renamed(toy_faces(2, seed=1), "other ")
+    of_other = Predictions("m", "toy", "synthetic", other.names, {"face": np.full(2, 7.0)})
+    rows = {"one": (one, made_on(one)), "other": (other, of_other)}
+    predict = {"one": lambda faces: faces.points + 1, "other": lambda faces: faces.points + 9}
+    score = {"one": "inter-pupil", "other": "face"}
+    figure = fitted.example_faces(run, "LDDR-F5", rows, predict, method="LDDR", score=score, columns=2)
+    found = drawn(figure)
+    assert [title for _, title, _ in found] == ["0.0 %", "1.0 %", "7.0 %", "7.0 %"]
+    moved = np.concatenate([one.points[:, 0] + 1, other.points[:, 0] + 9])
+    np.testing.assert_allclose([point for *_, point in found], moved)
+    assert "inter-pupil, face errors" in figure.get_label()
+
+
+def test_lddr_is_obtained_once_it_is_asked_and_gives_its_last_shapes(run, monkeypatch):
+    faces, asked = toy_faces(3), []
+
+    class Cascade:
+        def predict(self, images, boxes):
+            steps = torch.arange(3.0)[:, None, None, None, None]
+            return torch.as_tensor(faces.points)[None, None] + steps
+
+    def obtain(config, train, profile, seed, device):
+        asked.append((config, train, profile, seed))
+        return Cascade(), []
+
+    monkeypatch.setattr(fitted.lddr_training, "obtain", obtain)
+    train, config = run.source("300w", "train"), CONFIGS["smoke"]
+    predict = fitted.by_lddr(run, config, train)
+    assert asked == []
+    np.testing.assert_allclose(predict(faces), faces.points + 2)
+    assert asked == [(config, train, "smoke", 2)]

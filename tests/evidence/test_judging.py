@@ -88,6 +88,24 @@ def test_a_claim_in_favour_of_the_other_method_has_its_number_on_the_left():
     assert judged.verdict == "not reproduced"
 
 
+@pytest.mark.parametrize(
+    ("claim", "method", "at", "number"),
+    [
+        ("LDDR-C6", "CFSS", "challenging", 9.98),
+        ("LDDR-C15", "LBF", "challenging", 11.98),
+        ("LDDR-C16", "CFSS", "lfpw", 4.87),
+        ("LDDR-C17", "CFSS", "helen", 4.63),
+        ("ECT-C13", "MDM", "private", 6.80),
+    ],
+)
+def test_printed_numbers_are_those_that_the_claim_states_or_else_those_of_its_artefacts(
+    claim, method, at, number
+):
+    judged = judging.judge_published(claims.get(claim), {at: runs(3.0)}, method, **WHERE)
+    side = "left" if claims.get(claim).left == method else "right"
+    assert getattr(judged, side) == number and judged.note == f"{method} {NOT_RUN}"
+
+
 def test_a_method_that_the_claim_does_not_name_is_refused():
     with pytest.raises(
         ReplicateError, match="method of DAN-C7 that is not run: got 'MDM', expected one of DAN, RAR"

@@ -7,7 +7,16 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.evidence import published
-from replicate.evidence.scoring import INNER, PARTS, SCORES, Score, described, errors_of, scores_of
+from replicate.evidence.scoring import (
+    INNER,
+    LDDR_SCORES,
+    PARTS,
+    SCORES,
+    Score,
+    described,
+    errors_of,
+    scores_of,
+)
 from replicate.evidence.trained import Predicted
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
@@ -42,6 +51,17 @@ def test_every_score_has_a_key_of_its_own_and_a_normaliser_before_the_comma():
         "aflw34": ["box", "box, 21 points"],
         "cofw29": ["inter-pupil"],
         "afw6": ["box", "pixel"],
+        "ijba3": ["eye-nose"],
+    }
+    assert {name: [score.key for score in scores] for name, scores in LDDR_SCORES.items()} == {
+        "ibug68": [
+            "face",
+            "inter-pupil, 49 points",
+            "inter-ocular, 49 points",
+            "face, 49 points",
+            "diagonal, 49 points",
+        ],
+        "ijba3": [],
     }
     with pytest.raises(ReplicateError, match="markup with scores: got 'mtfl5'"):
         scores_of("mtfl5")
@@ -50,9 +70,11 @@ def test_every_score_has_a_key_of_its_own_and_a_normaliser_before_the_comma():
 def test_parts_are_the_points_that_the_paper_counts():
     assert {key: len(part) for key, part in PARTS.items()} == {
         ("ibug68", "51 points"): 51,
+        ("ibug68", "49 points"): 49,
         ("aflw34", "21 points"): 21,
     }
     assert set(PARTS["ibug68", "51 points"]).isdisjoint(markup("ibug68").regions["jaw"])
+    assert set(PARTS["ibug68", "51 points"]) - set(PARTS["ibug68", "49 points"]) == {60, 64}
     assert markup("aflw34").definition[:21] == markup("aflw21").definition
 
 
@@ -64,6 +86,26 @@ def test_the_inner_points_are_judged_by_the_whole_face():
     np.testing.assert_allclose(jaw_off[INNER.key], 0, atol=1e-6)
     brow_off = errors_of(Predicted(moved(faces, 5, [17])), faces, [INNER])
     np.testing.assert_allclose(brow_off[INNER.key], 100 * 5 / 51 / distance, rtol=1e-4)
+
+
+def test_49_points_leave_out_jaw_and_inner_mouth_corners_and_keep_the_length_of_the_whole_face():
+    faces = faces_of("ibug68")
+    scores = LDDR_SCORES["ibug68"]
+    elsewhere = errors_of(Predicted(moved(faces, 5, [0, 16, 60, 64])), faces, scores)
+    brow_off = errors_of(Predicted(moved(faces, 5, [17])), faces, scores)
+    sides = np.ptp(faces.points, axis=1)
+    np.testing.assert_allclose(elsewhere["face"], 100 * 5 * 4 / 68 / sides.mean(1), rtol=1e-4)
+    lengths = {"face": sides.mean(1), "diagonal": np.hypot(*sides.T)}
+    for name, length in lengths.items():
+        np.testing.assert_allclose(elsewhere[f"{name}, 49 points"], 0, atol=1e-6)
+        np.testing.assert_allclose(brow_off[f"{name}, 49 points"], 100 * 5 / 49 / length, rtol=1e-4)
+
+
+def test_eyes_and_nose_are_judged_by_the_way_from_eyes_to_nose():
+    points = np.array([[[0, 0], [8, 0], [4, 20]], [[0, 0], [6, 8], [3, 54]]], np.float32)
+    faces = faces_of("ijba3", count=2, points=points)
+    found = errors_of(Predicted(moved(faces, 3, [2])), faces, scores_of("ijba3"))
+    np.testing.assert_allclose(found["eye-nose"], [100 / 20, 100 / 50], rtol=1e-5)
 
 
 def test_hidden_points_do_not_count_where_a_score_is_of_the_visible_ones():
@@ -123,6 +165,10 @@ def test_what_cannot_be_judged_is_refused():
         ("inter-pupil", "ibug68", ("mean error", "inter-pupil", 68, "%")),
         ("inter-ocular, 51 points", "ibug68", ("mean error", "inter-ocular", 51, "%")),
         ("inter-pupil, all components", "ibug68", ("mean error, all components", "inter-pupil", 68, "%")),
+        ("inter-pupil, 49 points", "ibug68", ("mean error", "inter-pupil", 49, "%")),
+        ("face", "ibug68", ("mean error", "face", 68, "%")),
+        ("inter-pupil, 3 stages", "ibug68", ("mean error, 3 stages", "inter-pupil", 68, "%")),
+        ("eye-nose", "ijba3", ("mean error", "eye-nose", 3, "%")),
         ("box", "aflw34", ("mean error, visible points", "box", 34, "%")),
         ("box, 21 points", "aflw34", ("mean error, visible points", "box", 21, "%")),
         ("box", "afw6", ("mean error, visible points", "box", 6, "%")),
@@ -144,3 +190,12 @@ def test_every_score_of_a_paper_is_one_of_its_published_values():
             listed = listed[(listed["normaliser"] == normaliser) & (listed["points"] == str(points))]
             assert len(listed) and set(listed["unit"]) == {unit}, (protocol, metric, normaliser, points)
         assert PROTOCOLS[protocol].papers.count("ect") == 1
+
+
+def test_the_49_points_of_lddr_are_listed_as_its_tables_have_them():
+    values = published.load("lddr")
+    for key in ("inter-pupil", "inter-pupil, 49 points"):
+        metric, normaliser, points, unit = described(key, "ibug68")
+        listed = values[(values["metric"] == metric) & (values["normaliser"] == normaliser)]
+        listed = listed[(listed["points"] == str(points)) & (listed["method"] == "LDDR")]
+        assert {"lfpw", "helen"} <= set(listed["protocol"]) and set(listed["unit"]) == {unit}

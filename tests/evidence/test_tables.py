@@ -179,6 +179,15 @@ def test_published_methods_that_are_not_run_are_listed_with_their_source():
         tables.published_table("DAN-T5", ["DAN, 1 stage", "DAN, 2 stages", "DAN, 3 stages"])
 
 
+def test_published_numbers_of_several_sets_of_points_stand_apart():
+    shown = tables.published_table("LDDR-T2", exclude=["LDDR", "SDM"]).data
+    found = {(line[0], line[1]): line[2] for line in shown.to_numpy().tolist()}
+    assert found["CFSS", "mean error, inter-pupil, 68 points"] == "4.87"
+    assert found["CFSS", "mean error, inter-pupil, 49 points"] == "3.78"
+    assert found["DRMF", "mean error, inter-pupil, 49 points"] == "–" and len(found) == 12
+    assert set(tables.published_table("LDDR-T4").data["metric"]) == {"mean error, inter-pupil"}
+
+
 def equal(**changes) -> Verdict:
     numbers = dict(left=4.4, right=4.3, difference=0.1, ci_low=0.05, ci_high=0.15, images=600, seeds=3)
     return judged(claim="DAN-C4", **{**numbers, **changes})
@@ -247,3 +256,15 @@ def test_the_metric_names_the_points_where_rows_have_several(make_row):
     expected = ["mean error, inter-ocular, 21 points", "mean error, inter-ocular, 34 points", "mean error"]
     assert tables.compare(rows)["metric"].tolist() == expected
     assert tables.compare(rows[1:])["metric"].tolist()[0] == "mean error, inter-ocular"
+
+
+def test_test_sets_are_named_with_their_protocol_where_several_meet(make_row):
+    two = [
+        make_row(protocol="lfpw", subset="test", images=224),
+        make_row(protocol="helen", subset="test", images=330),
+    ]
+    assert tables.compare(two)["subset"].tolist() == ["lfpw test", "helen test"]
+    assert "224 lfpw test, 330 helen test images" in captions.caption(two)
+    whole = [make_row(protocol="lfpw", subset="", images=811), make_row(subset="train", images=3148)]
+    assert tables.compare(whole)["subset"].tolist() == ["lfpw", "300w train"]
+    assert "811 lfpw, 3,148 300w train images" in captions.caption(whole)

@@ -74,3 +74,14 @@ def test_a_verdict_on_record_is_found_unless_everything_is_asked_afresh():
     assert timings.verdict_on_record(experiment(fresh=True), "DAN-C18") is None
     assert timings.verdict_on_record(experiment(profile="gpu"), "DAN-C18") is None
     assert timings.verdict_on_record(run, "DAN-C1") is None
+
+
+def test_a_measurement_is_known_if_all_of_it_is_on_record():
+    run, wanted = experiment(), [(*NAME, ["DAN, batches"])]
+    rows = timings.rate_rows(run, *NAME, "fps", rates())
+    run.record(rows)
+    assert timings.known(run, wanted, "DAN-C18") is None
+    verdict = run.judge_comparison("DAN-C18", Comparison(73.0, 45.0, 28.0, 27.0, 29.0, 0.001))
+    assert timings.known(run, wanted, "DAN-C18") == (rows, verdict)
+    assert timings.known(run, [*wanted, ("DAN-S7", "another metric", ["DAN"])], "DAN-C18") is None
+    assert timings.known(experiment(fresh=True), wanted, "DAN-C18") is None

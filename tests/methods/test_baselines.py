@@ -142,19 +142,6 @@ def test_arrays_rebuild_the_models(fitted):
     )
 
 
-@pytest.mark.parametrize("count", [20, 200])  # fewer and more samples than dimensions: dual and primal
-def test_ridge_solves_the_penalised_problem(count):
-    rng = np.random.default_rng(0)
-    features = rng.integers(0, 256, (count // 4, 4, 30)).astype(np.uint8)
-    steps = rng.normal(size=(count // 4, 4, 3, 2))
-    regressor, bias = baselines._ridge(features, steps, 0.1)
-    x = np.c_[features.reshape(count, 30), np.ones(count)]
-    penalty = np.eye(31) * 0.1 * np.var(features.reshape(count, 30), axis=0).sum() * count / 30
-    penalty[-1, -1] = 0
-    expected = np.linalg.solve(x.T @ x + penalty, x.T @ steps.reshape(count, 6))
-    np.testing.assert_allclose(np.r_[regressor, bias[None]], expected, rtol=2e-3, atol=1e-4)
-
-
 def test_missing_points_and_bad_boxes_are_named():
     faces = draw_faces(3, seed=9)
     faces.points[1, 2] = np.nan

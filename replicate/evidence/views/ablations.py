@@ -9,9 +9,11 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from replicate.errors import ReplicateError
+from replicate.evidence.captions import caption
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
 from replicate.evidence.predictions import Predictions, Runs, stacked_errors
+from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views.compared import runs_caption
 from replicate.faces.sources import FaceSource
@@ -55,8 +57,8 @@ def difference_table(
         lines.append(
             (
                 method,
-                _with_interval(error.value, error.low, error.high),
-                _with_interval(difference.difference, difference.low, difference.high, "+")
+                with_interval(error.value, error.low, error.high),
+                with_interval(difference.difference, difference.low, difference.high, "+")
                 if difference
                 else "–",
             )
@@ -65,8 +67,28 @@ def difference_table(
     return Table(pd.DataFrame(lines, columns=columns), runs_caption(run, source, results[reference], title))
 
 
-def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+def with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+    """``"4.67 [4.31, 5.02]"``; a positive value has the `sign` before it."""
     return "{:{s}.2f} [{:{s}.2f}, {:{s}.2f}]".format(value, low, high, s=sign)
+
+
+def crossed_table(rows: Sequence[Row], head: str, unit: str, title: str) -> Table:
+    """Rows of methods that differ in two things, named ``"LDDR with SIFT, 42 pixels"``: a line for each of the first, a column for each of the last.
+
+    Parameters
+    ----------
+    head : str
+        Of the first column.
+    unit : str
+        Of the values, behind the heads of the other columns.
+    """
+    found = {tuple(row.method.rsplit(", ", 1)): row for row in rows}
+    names, last = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    cells = {key: with_interval(row.value, row.ci_low, row.ci_high) for key, row in found.items()}
+    lines = [(name, *(cells[name, one] for one in last)) for name in names]
+    return Table(
+        pd.DataFrame(lines, columns=[head, *(f"{one}, {unit}" for one in last)]), caption(rows, title)
+    )
 
 
 def findings(results: Runs, reference: str, normaliser: str = NORMALISER) -> Markdown:
@@ -109,9 +131,7 @@ def difference_plot(
     ax.set_ylim(-0.6, len(compared) - 0.4)
     ax.set_xlabel(f"mean error minus that of {reference} (% of {normaliser} distance)")
     ax.set_title(title)
-    parts = [
-        f"{method}: {_with_interval(c.difference, c.low, c.high, '+')}" for method, c in compared.items()
-    ]
+    parts = [f"{method}: {with_interval(c.difference, c.low, c.high, '+')}" for method, c in compared.items()]
     figure.set_label(
         f"Difference of mean error to {reference}{f' on {title}' if title else ''}, with 95 % intervals. "
         + ". ".join(parts)

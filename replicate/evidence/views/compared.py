@@ -75,6 +75,8 @@ def rows_of(
     methods: Mapping[str, Sequence[str]],
     source: FaceSource,
     results: Mapping[str, Sequence[Predictions]],
+    scores: Sequence[str] | None = None,
+    rates: tuple[str, float] | None = ("inter-ocular", FAILURE_THRESHOLD / 100),
 ) -> list[Row]:
     """Error rows of several artefacts that show the same runs, each some of them.
 
@@ -82,12 +84,14 @@ def rows_of(
     ----------
     methods : dict of str to sequence of str
         By artefact: the methods that it shows.
+    scores, rates
+        See `Experiment.error_rows`.
     """
     return [
         row
         for artefact, names in methods.items()
         for name in names
-        for row in run.error_rows(artefact, name, source, results[name])
+        for row in run.error_rows(artefact, name, source, results[name], scores, rates)
     ]
 
 

@@ -51,9 +51,8 @@ def prediction_speed(
     """
     claim = claims.get(CLAIM)
     methods = (claim.left, claim.right)
-    recorded, judged = timings.on_record(run, *_FACES, methods), timings.verdict_on_record(run, CLAIM)
-    if recorded and judged:
-        return recorded, judged
+    if known := timings.known(run, [(*_FACES, methods)], CLAIM):
+        return known
     network, some = obtain(), faces()
     rates = measure_prediction(network, some, methods, rounds)
     made = timings.rate_rows(run, *_FACES, "fps", rates)

@@ -1,5 +1,6 @@
 """Diagrams of boxes and arrows, for figures of the papers that are drawn again."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -41,6 +42,26 @@ def bent(ax: Axes, places: list[Place]) -> None:
     look = dict(color="0.25", linewidth=1.2)
     ax.plot(*zip(*places[:-1], strict=True), **look, solid_joinstyle="miter")
     ax.annotate("", places[-1], places[-2], arrowprops=dict(arrowstyle="->", **look, shrinkA=0, shrinkB=0))
+
+
+def layer_block(
+    ax: Axes,
+    place: Place,
+    half: float,
+    name: str,
+    side: int,
+    channels: int,
+    filters: Sequence[str] = (),
+    colour: str = "0.5",
+) -> None:
+    """A layer as a block of twice the height `half`, its left edge in the middle at `place`: filters inside, name and side above, channels below."""
+    x, y = place
+    box(ax, x, y - half, 0.9, 2 * half, "", colour)
+    ax.text(
+        x + 0.45, y, "\n".join(filters), rotation=90, ha="center", va="center", fontsize=6.5, linespacing=1.05
+    )
+    ax.text(x + 0.45, y + half + 0.06, f"{name}\n{side}×{side}", ha="center", va="bottom", fontsize=7.5)
+    ax.text(x + 0.45, y - half - 0.06, channels, ha="center", va="top", fontsize=8)
 
 
 def record(run: Experiment, artefact: str, title: str, figure: Figure) -> Figure:

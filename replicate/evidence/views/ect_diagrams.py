@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.views.diagrams import arrow, bent, box, diagram, record
+from replicate.evidence.views.diagrams import arrow, bent, box, diagram, layer_block, record
 from replicate.methods.ect import FCN, ECTConfig, Inception, upsampled
 
 PRIMARY, FUSION, UPSAMPLE = "PrimaryNet", "FusionNet", "UpsampleNet"
@@ -134,12 +134,13 @@ def network_outline(run: Experiment, config: ECTConfig) -> Figure:
     figure, ax = diagram((10.5, 4.9), (-0.2, 13.8), (-0.1, 6.4))
     places = {f"conv{n}": (1.5 * n, 4.6) for n in range(1, 9)}
     places |= {f"conv{n}_fusion": (1.5 * n + 3, 1.55) for n in range(1, 6)} | {"bilinear": (12, 1.55)}
-    _block(ax, (0, 4.6), config.input_size, "image", 3)
-    joined = found["conv1_fusion"].inside
-    _block(ax, (3, 1.55), joined[1], "concat", joined[0])
+    joined, size = found["conv1_fusion"].inside, config.input_size
+    layer_block(ax, (0, 4.6), _half(size), "image", size, 3)
+    layer_block(ax, (3, 1.55), _half(joined[1]), "concat", joined[1], joined[0])
     for name, place in places.items():
         one = found[name]
-        _block(ax, place, one.outside[1], name, one.outside[0], one.filters, COLOURS[one.part])
+        channels, side = one.outside
+        layer_block(ax, place, _half(side), name, side, channels, one.filters, COLOURS[one.part])
     _connect(ax, places)
     for number, part in enumerate(COLOURS):
         total = sum(one.parameters for one in found.values() if one.part == part)
@@ -151,25 +152,6 @@ def network_outline(run: Experiment, config: ECTConfig) -> Figure:
         ax.text(x + 0.45, low, "loss, Eq. 10", ha="center", va="top", fontsize=7.5, style="italic")
     figure.set_label(_network_in_words(found))
     return record(run, "ECT-F2a", "the network in three parts", figure)
-
-
-def _block(
-    ax: Axes,
-    place: tuple[float, float],
-    side: int,
-    name: str,
-    channels: int,
-    filters: tuple[str, ...] = (),
-    colour: str = "0.5",
-) -> None:
-    """A layer as a block, the higher the larger its maps; its filters inside, name and side above, channels below."""
-    (x, y), half = place, _half(side)
-    box(ax, x, y - half, 0.9, 2 * half, "", colour)
-    ax.text(
-        x + 0.45, y, "\n".join(filters), rotation=90, ha="center", va="center", fontsize=6.5, linespacing=1.05
-    )
-    ax.text(x + 0.45, y + half + 0.06, f"{name}\n{side}×{side}", ha="center", va="bottom", fontsize=7.5)
-    ax.text(x + 0.45, y - half - 0.06, channels, ha="center", va="top", fontsize=8)
 
 
 def _half(side: int) -> float:

@@ -106,10 +106,8 @@ def speed(run: Experiment, rounds: int = timings.LEAST_ROUNDS) -> tuple[list[Row
     wanted = [("ECT-T7", name, methods) for name in (MAPS, PEAKS, CORRECTION, ITERATION, SPEED)]
     wanted += [("ECT-S8", _share(step), methods) for step in STEPS]
     wanted += [("ECT-T7", OF_PRODUCT, [ECT]), ("ECT-T7", WHOLE, [DAN])]
-    recorded = [timings.on_record(run, *one) for one in wanted]
-    judged = timings.verdict_on_record(run, CLAIM)
-    if all(recorded) and judged:
-        return [row for found in recorded for row in found], judged
+    if known := timings.known(run, wanted, CLAIM):
+        return known
     timed = measure(run, rounds)
     made = time_rows(run, timed)
     run.record(made)

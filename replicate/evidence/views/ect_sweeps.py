@@ -1,150 +1,25 @@
-"""What the ECT chapter shows of §IV-C's sweeps: the error by number of shape components and by iteration (Figs 10b and 10c)."""
+"""What the ECT chapter reads off the sweeps of §IV-C, by number of shape components and by iteration (Figs 10b and 10c)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from replicate.evidence import captions, claims, tested
+from replicate.evidence import claims, tested
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.figures import interval_curves
 from replicate.evidence.predictions import Predictions, Runs, stacked_errors, swept, under
 from replicate.evidence.rows import NO_NORMALISER, Row
-from replicate.evidence.tables import Table, number
-from replicate.evidence.views.compared import behind, on_faces, runs_caption
+from replicate.evidence.tables import Table
+from replicate.evidence.views.compared import runs_caption
 from replicate.evidence.views.ect_components import NORMALISER, between_pixels, differ
 from replicate.faces.sources import FaceSource
-from replicate.metrics import Interval, bootstrap_mean, compare_curves, curve_interval, paired_bootstrap
+from replicate.metrics import Interval, compare_curves, curve_interval, paired_bootstrap
 
 TOLERANCE = 1.0  # per cent of the error after the last iteration: ECT-C6
 TOLERANCES = (0.5, TOLERANCE, 2.0)  # what other readings of "converges" would give
-
-
-# Errors at each setting ------------------------------------------------------------------------------------------------------------
-
-
-def sweep_rows(run: Experiment, artefact: str, source: FaceSource, results: Runs, what: str) -> list[Row]:
-    """Mean error of each method at each setting.
-
-    Parameters
-    ----------
-    what : str
-        ``"components"`` or ``"iterations"``.
-    """
-    made = []
-    for method, runs in results.items():
-        keys = [key for key in runs[0].errors if key.startswith(NORMALISER) and key.endswith(f" {what}")]
-        made += run.error_rows(artefact, method, source, runs, keys, rates=None)
-    return made
-
-
-def sweep_table(rows: Sequence[Row], what: str, title: str) -> Table:
-    """Rows of `sweep_rows` with a line for each test set and setting and a column for each method."""
-    found = {(row.subset, row.metric, row.method): row for row in rows}
-    methods = list(dict.fromkeys(row.method for row in rows))
-    lines = [
-        (subset, metric.split()[-2], *(_cell(found.get((subset, metric, method))) for method in methods))
-        for subset, metric in dict.fromkeys((row.subset, row.metric) for row in rows)
-    ]
-    columns = ["subset", what, *(f"{method}, % {NORMALISER}" for method in methods)]
-    return Table(pd.DataFrame(lines, columns=columns), captions.caption(rows, title))
-
-
-def _cell(row: Row | None) -> str:
-    return f"{number(row.value, '%')} [{number(row.ci_low, '%')}, {number(row.ci_high, '%')}]" if row else "–"
-
-
-def sweep_plot(
-    run: Experiment,
-    artefact: str,
-    by_source: Mapping[FaceSource, Runs],
-    methods: Sequence[str],
-    what: str,
-    *,
-    label: str,
-    level: Sequence[str] = (),
-    used: float | None = None,
-) -> Figure:
-    """Mean error of each method against its settings on each test set, with 95 % bands, recorded for an artefact.
-
-    Faces differ in difficulty far more than settings do. So the bands are those of the errors less what each face has above the others on
-    average over all curves of its test set: they tell how certain the differences between curves are.
-
-    Parameters
-    ----------
-    by_source : dict
-        By test set and method: one run per training seed.
-    methods : sequence of str
-        With settings of `what`, ``"components"`` or ``"iterations"``.
-    label : str
-        Of the horizontal axis.
-    level : sequence of str
-        Methods without such settings, drawn at the same height everywhere.
-    used : float, optional
-        The setting of the methods themselves, marked by a vertical line.
-    """
-    figure, axes = plt.subplots(1, len(by_source), figsize=(3.8 * len(by_source), 3.8), squeeze=False)
-    parts = []
-    for ax, (source, results) in zip(axes[0], by_source.items(), strict=True):
-        places, errors = _curves(results, methods, what, level)
-        bands = {
-            name: [bootstrap_mean(one) for one in np.moveaxis(own, -1, 0)]
-            for name, own in _levelled(errors).items()
-        }
-        bands |= {name: 2 * bands[name] for name in level}
-        if used is not None:
-            ax.axvline(used, color="0.6", linestyle=":", linewidth=1.2)
-        interval_curves(ax, bands, places, legend=source is next(iter(by_source)))
-        ax.set_xlabel(label)
-        ax.set_title(on_faces(run, source, results[methods[0]]), fontsize="small")
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        parts.append(f"{source.split}: {_in_words(bands, places)}")
-    axes[0, 0].set_ylabel(f"mean error (% of {NORMALISER} distance)")
-    figure.suptitle(f"profile {run.profile}; bands: 95 % of the differences between curves", fontsize="small")
-    figure.set_label(f"Mean error in per cent by {label}, profile {run.profile}. " + " ".join(parts))
-    largest = max(by_source, key=lambda source: len(by_source[source][methods[0]][0].names))
-    about = behind(largest, by_source[largest][methods[0]])
-    return run.record_figure(artefact, f"mean error by {label}", figure, **about)
-
-
-def _curves(
-    results: Runs, methods: Sequence[str], what: str, level: Sequence[str]
-) -> tuple[dict[str, Sequence[float]], dict[str, np.ndarray]]:
-    """Settings and errors (S, N, K) by method; of those without settings the two ends, and errors (S, N, 1)."""
-    places, errors = {}, {}
-    for method in methods:
-        places[method], errors[method] = swept(results[method], NORMALISER, what)
-    ends = (min(map(min, places.values())), max(map(max, places.values())))
-    for method in level:
-        places[method], errors[method] = ends, stacked_errors(list(results[method]), NORMALISER)[..., None]
-    return places, errors
-
-
-def _levelled(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Errors (S, N, K) less what each face has above the others on average over all curves; their means stay."""
-    faces = np.mean([one.mean((0, 2)) for one in errors.values()], axis=0)
-    return {name: one - (faces - faces.mean())[:, None] for name, one in errors.items()}
-
-
-def _in_words(curves: Mapping[str, Sequence[Interval]], places: Mapping[str, Sequence[float]]) -> str:
-    parts = []
-    for method, intervals in curves.items():
-        values = [interval.value for interval in intervals]
-        if len(set(values)) == 1:
-            parts.append(f"{method} {values[0]:.2f} throughout")
-            continue
-        least = int(np.argmin(values))
-        parts.append(
-            f"{method} {values[0]:.2f} at {places[method][0]}, {values[-1]:.2f} at {places[method][-1]}, "
-            f"least {values[least]:.2f} at {places[method][least]}"
-        )
-    return "; ".join(parts) + "."
 
 
 # Numbers that follow from the errors at all settings ----------------------------------------------------------------------------------

@@ -11,21 +11,23 @@ from replicate.evidence.figures import faces_grid
 from replicate.evidence.predictions import Predictions
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
-from replicate.methods import ect_training
+from replicate.methods import ect_training, lddr_training
 from replicate.methods.ect import ECTConfig
 from replicate.methods.ect_fitting import fits
+from replicate.methods.lddr import LDDRConfig
 
 COLUMNS = 6  # faces in a row
+Predict = Callable[[FaceSet], np.ndarray]  # from faces to landmarks (N, L, 2)
 
 
 def example_faces(
     run: Experiment,
     artefact: str,
     rows: Mapping[str, tuple[FaceSet, Predictions]],
-    predict: Callable[[FaceSet], np.ndarray],
+    predict: Predict | Mapping[str, Predict],
     *,
     method: str,
-    score: str,
+    score: str | Mapping[str, str],
     columns: int = COLUMNS,
     lines: int = 1,
     markup: str | None = None,
@@ -36,12 +38,12 @@ def example_faces(
     ----------
     rows : dict of str to (FaceSet, Predictions)
         By what the faces are, in words: faces, all in one markup, and predictions on these and perhaps other faces.
-    predict : callable
-        From faces to landmarks (N, L, 2), asked where their points are not on record.
+    predict : callable, or dict of str to callable
+        From faces to landmarks (N, L, 2), asked where their points are not on record; by kind, if not the same for all.
     method : str
         What fitted them.
-    score : str
-        Which error stands above each face, ``"inter-pupil"``.
+    score : str, or dict of str to str
+        Which error stands above each face, ``"inter-pupil"``; by kind, if not the same for all.
     columns, lines : int
         Faces in a row, and rows of each kind.
     markup : str, optional
@@ -59,14 +61,18 @@ def example_faces(
         shown = faces.subset(np.arange(count))
         places = _places(shown, tested)
         images += list(shown.images)
-        points += list(predict(shown) if tested.points is None else tested.points[places])
-        errors += tested.errors[score][places].tolist()
+        fit = predict[kind] if isinstance(predict, Mapping) else predict
+        points += list(fit(shown) if tested.points is None else tested.points[places])
+        errors += tested.errors[score if isinstance(score, str) else score[kind]][places].tolist()
     first = next(iter(rows.values()))[0]
     titles = [f"{error:.1f} %" for error in errors]
     figure = faces_grid(images, points, titles=titles, markup_name=markup or first.markup, columns=columns)
     what = f"The first {count} {run.faces} faces of each set ({', '.join(rows)}), profile {run.profile}, seed {run.seed}"
     figure.suptitle(what, fontsize="small")
-    figure.set_label(f"{what}. Landmarks fitted by {method} in yellow; {score} errors: {', '.join(titles)}.")
+    measures = dict.fromkeys([score] if isinstance(score, str) else map(score.__getitem__, rows))
+    figure.set_label(
+        f"{what}. Landmarks fitted by {method} in yellow; {', '.join(measures)} errors: {', '.join(titles)}."
+    )
     return run.record_figure(
         artefact,
         "fitted faces",
@@ -78,13 +84,23 @@ def example_faces(
     )
 
 
-def by_ect(run: Experiment, config: ECTConfig, train: FaceSource) -> Callable[[FaceSet], np.ndarray]:
+def by_ect(run: Experiment, config: ECTConfig, train: FaceSource) -> Predict:
     """Landmarks (N, L, 2) of faces by ECT, of the run's first seed; the network is obtained at the first call."""
 
     def predict(faces: FaceSet) -> np.ndarray:
         network, pdm, _ = ect_training.obtain(config, train, run.profile, run.seed, device=run.device)
         found = ect_training.predict_faces(network, pdm, faces, fits(pdm, config, ["ECT"]))
         return found["ECT"].shapes[-1].numpy()
+
+    return predict
+
+
+def by_lddr(run: Experiment, config: LDDRConfig, train: FaceSource) -> Predict:
+    """Landmarks (N, L, 2) of faces by LDDR, of the run's first seed; the cascade is obtained at the first call."""
+
+    def predict(faces: FaceSet) -> np.ndarray:
+        model, _ = lddr_training.obtain(config, train, run.profile, run.seed, device=run.device)
+        return model.predict(faces.images, faces.boxes)[-1, 0].numpy()
 
     return predict
 
