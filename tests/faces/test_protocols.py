@@ -130,6 +130,7 @@ def test_unions_are_those_of_300w():
         ("300w", "common"),
         ("300w", "full"),
         ("300w", "train+menpo"),
+        ("300w", "lfpw+helen"),
     ]
     assert leaves("300w", "train+menpo") == (*leaves("300w", "train"), ("menpo", "train"))
     assert official_count("300w", "train+menpo") == 3148 + 6679
