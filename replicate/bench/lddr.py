@@ -1,11 +1,11 @@
 """Speed of LDDR: the descriptors of its cascade beside one patch at a time, and its regression beside LIBLINEAR's one output at a time."""
 
 from functools import partial
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional
@@ -20,9 +20,7 @@ from replicate.methods.lddr import CONFIGS, STAGES, DeepFeatures, Descriptor, Fe
 
 FACES = 4  # whose patches enter the network in one pass
 PLAIN_FACES = 1  # of them, for the slow form
-FITTED_FACES = (
-    203  # mirrored and with four starts as many samples as the 811 faces of LFPW give when mirrored
-)
+FITTED_FACES = 203  # mirrored, with four starts: as many samples as LFPW's 811 faces mirrored
 STARTS = 4
 TIGHT = 1e-9  # LIBLINEAR's tolerance where its weights are compared
 
@@ -96,7 +94,7 @@ def cascade(features: Features, patches: Patches) -> list[Tensor]:
 def build(weights: bytes, width: float, device: torch.device) -> Descriptor:
     """A network that is set up and reads its weights, as §4.3 says it was done at each stage at first."""
     network = Descriptor(width)
-    network.load_state_dict(torch.load(BytesIO(weights), map_location="cpu", weights_only=True))
+    network.load_state_dict(load(weights))
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -131,9 +129,8 @@ def descriptors() -> Measurement:
 def _network(width: float, device: torch.device) -> tuple[Descriptor, bytes]:
     """A network with random weights, which take as long as trained ones, and its weights as a file has them."""
     torch.manual_seed(0)
-    network, file = Descriptor(width).eval().requires_grad_(False), BytesIO()
-    torch.save(network.state_dict(), file)
-    return network.to(device), file.getvalue()
+    network = Descriptor(width).eval().requires_grad_(False)
+    return network.to(device), save(network.state_dict())
 
 
 # Regression --------------------------------------------------------------------------------------------------------------------------

@@ -27,11 +27,7 @@ from replicate.vocabulary import check_one_of
 VERSION = 1  # raise when a change here alters what a training or a fit gives
 FACE = 224  # §3.1: side of the face box in pixels
 CHANNELS = 256  # §3.1: of conv5, length of a descriptor
-MEAN = (
-    123.0,
-    117.0,
-    104.0,
-)  # Caffe's mean of ImageNet in red, green and blue; whole numbers are exact in bfloat16
+MEAN = (123.0, 117.0, 104.0)  # Caffe: mean of ImageNet in red, green, blue; exact in bfloat16
 FEATURES = ("deep", "SIFT", "HOG")
 WEIGHTS = ("tuned", "objects", "faces", "random", "imagenet", "imagenet tuned")
 SOLVERS = ("ridge", "liblinear")
@@ -50,9 +46,7 @@ class DescriptorConfig:
     patches: int = 256_000  # our choice: of faces and of what is none; no number is printed
     batch: int = 128  # R-CNN §2.3
     step_size: float = 1e-3  # our choice: Adam's, of the first training
-    tuning: float = (
-        0.3  # our choice: factor on the step size when a trained network is tuned; R-CNN §2.3 has 0.1
-    )
+    tuning: float = 0.3  # our choice: factor on the step size of a tuning; R-CNN §2.3 has 0.1
     validation: int = 512  # our choice: pictures that decide which state is kept
     validate_every: int = 50  # our choice
 
@@ -70,12 +64,7 @@ class LDDRConfig:
     features: str = "deep"  # §3.1; SIFT and HOG take the place of the descriptors in §4.2's comparison
     weights: str = "tuned"  # §3.1: a network that knows objects, tuned on faces
     network: DescriptorConfig = DescriptorConfig()
-    stages: tuple[int, ...] = (
-        1,
-        2,
-        3,
-        4,
-    )  # Table 1: the row that each stage of the cascade takes its patches from
+    stages: tuple[int, ...] = (1, 2, 3, 4)  # Table 1: the row that each stage takes its patches from
     augmentation: str = "mirrored and turned"  # §4.2
     rotation: float = 15.0  # degrees, largest; our choice, by validation
     starts: int = 1  # our choice: initial shapes of each training image; §4.2 prints no number
@@ -296,9 +285,8 @@ def cut_patches(crops: Tensor, points: Tensor, side: int) -> Tensor:
     return patches.view(-1, side, side, channels).movedim(-1, 1)
 
 
-Features = Callable[
-    [Tensor, Tensor, Form], Tensor
-]  # of crops (n, S, S, 3) uint8 at points (n, L, 2), for a form: (n, L * D)
+# (n, L * D) of crops (n, S, S, 3) uint8 at points (n, L, 2), for the form of a stage
+Features = Callable[[Tensor, Tensor, Form], Tensor]
 
 
 class DeepFeatures:

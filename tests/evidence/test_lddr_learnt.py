@@ -31,16 +31,16 @@ def stored(monkeypatch):
     """In place of trainings: models whose errors are 10, 11, ... in the order in which they are asked for; counts the asking."""
     asked = []
 
-    def obtain(config, source, profile, seed, *, device):
+    def obtain_features(config, source, profile, seed, *, device):
         models = []
-        for key in lddr_training.keys(config, source, profile, seed):
+        for key in lddr_training.keys(config, source, profile, seed)[:-1]:
             error = 10.0 + 10 * len(asked) + len(models)
             report = FitReport(best_error=error, samples=96, seconds=5.0)
             models.append(StoredModel(key, {}, report, "a device, 1 thread", "", ""))
         asked.append(config.weights)
         return None, models
 
-    monkeypatch.setattr(lddr_training, "obtain", obtain)
+    monkeypatch.setattr(lddr_training, "obtain_features", obtain_features)
     return asked
 
 
@@ -108,9 +108,11 @@ def test_there_is_a_row_for_every_cascade_and_size(run, monkeypatch):
     class Model:
         features = staticmethod(lambda crops, points, form: torch.eye(68).repeat(len(crops), 1, 1).flatten(1))
 
-    monkeypatch.setattr(
-        lddr_training, "obtain", lambda config, *_, **__: (asked.append(config.features), (Model, []))[1]
-    )
+    def obtain_features(config, *_, **__):
+        asked.append(config.features)
+        return Model.features, []
+
+    monkeypatch.setattr(lddr_training, "obtain_features", obtain_features)
     rows = views.part_rows(run, swaps(CONFIG), TRAIN, TEST)
     assert [row.method for row in rows][:2] == ["LDDR, 42 pixels", "LDDR, 21 pixels"] and len(rows) == 6
     assert {row.value for row in rows} == {0.0} and rows[0].images == 12 and asked == ["deep", "SIFT", "HOG"]

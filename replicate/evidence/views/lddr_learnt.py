@@ -48,8 +48,8 @@ def classifier_rows(run: Experiment, configs: Mapping[str, LDDRConfig], train: F
     for config in configs.values():
         named = _classifiers(config, train)
         if named:
-            _, models = lddr_training.obtain(config, train, run.profile, run.seed, device=run.device)
-            of_steps = zip(named.items(), models[-1 - len(named) : -1], strict=True)
+            _, models = lddr_training.obtain_features(config, train, run.profile, run.seed, device=run.device)
+            of_steps = zip(named.items(), models[-len(named) :], strict=True)
             found |= {name: _classifier_row(run, name, step, model) for (name, step), model in of_steps}
     run.record(found.values())
     return list(found.values())
@@ -78,7 +78,7 @@ def part_rows(
     run: Experiment, configs: Mapping[str, LDDRConfig], train: FaceSource, source: FaceSource
 ) -> list[Row]:
     """How often a linear classifier takes a landmark's patch for another's, for the features of each cascade and each size of patches: from the record,
-    else measured now with the cascade of the run's seed.
+    else measured now with the features of the run's seed.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def part_rows(
     learning, tested, device = train.sample(FACES), source.sample(FACES), choose_device(run.device)
     made = []
     for name, config in configs.items():
-        model, _ = lddr_training.obtain(config, train, run.profile, run.seed, device=run.device)
+        features, _ = lddr_training.obtain_features(config, train, run.profile, run.seed, device=run.device)
         for side, form in forms.items():
-            errors = part_errors(model.features, form, config, learning, tested, device)
+            errors = part_errors(features, form, config, learning, tested, device)
             made.append(_part_row(run, f"{name}, {side} pixels", source, tested, errors))
     run.record(made)
     return made
