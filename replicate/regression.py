@@ -4,7 +4,7 @@ Both minimise ``||Y - X W||^2 + penalty * ||W||^2`` for features X (N, D) and ta
 time, as ``||w||^2 / 2 + C * ||y - X w||^2``, so that ``C = 1 / (2 * penalty)``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -117,49 +117,69 @@ def support_vector_regression(
     _check(features, targets, penalty)
     # LIBLINEAR has absolute limits inside, which other units of the same problem keep away from
     unit, step = mean_square(features) ** 0.5 or 1.0, mean_square(targets) ** 0.5 or 1.0
-    options = f"-s {L2R_L2LOSS_SVR} -p 0 -c {unit**2 / (2 * penalty):.17g} -e {tolerance:g} -q"
+    cost = unit**2 / (2 * penalty)
     columns, x = targets.double().cpu().numpy().T / step, features.double().cpu().numpy() / unit
     with progress_bar() as progress:
         bar = progress.add_task("LIBLINEAR", total=len(columns), remark="")
         weights = []
-        for found in _in_processes(x, columns, options, processes):
+        for found in _in_processes(x, columns, cost, tolerance, processes):
             weights.append(found)
             progress.advance(bar)
     weights = torch.from_numpy(np.stack(weights, 1) * (step / unit)).to(features.device, torch.float32)
     return Linear(weights, torch.zeros(weights.shape[1], device=weights.device), penalty)
 
 
-def _in_processes(x: np.ndarray, columns: np.ndarray, options: str, processes: int) -> Iterator[np.ndarray]:
+class Liblinear:
+    """LIBLINEAR's regression, ``-s 11 -p 0``, of one output after the other on the same samples, which take its form once.
+
+    Parameters
+    ----------
+    features : array
+        (N, D) float64.
+    cost : float
+        LIBLINEAR's ``-c``: of a penalty lambda, 1 / (2 lambda).
+    tolerance : float
+        Its ``-e``.
+    """
+
+    def __init__(self, features: np.ndarray, cost: float, tolerance: float) -> None:
+        from liblinear import liblinearutil  # loads a shared library that only this solver needs
+
+        self._library, self._inputs = liblinearutil, features.shape[1]
+        # of a dense array, LIBLINEAR would forget last features that are zero throughout
+        self._problem = liblinearutil.problem(np.zeros(len(features)), scipy.sparse.csr_matrix(features))
+        options = f"-s {L2R_L2LOSS_SVR} -p 0 -c {cost:.17g} -e {tolerance:g} -q"
+        self._parameter = liblinearutil.parameter(options)
+        self._targets = np.ctypeslib.as_array(self._problem.y, (len(features),))
+
+    def weights(self, targets: np.ndarray) -> np.ndarray:
+        """Weights (D,) for targets (N,)."""
+        self._targets[:] = targets
+        return np.array(self._library.train(self._problem, self._parameter).w[: self._inputs])
+
+
+def _in_processes(
+    x: np.ndarray, columns: np.ndarray, cost: float, tolerance: float, processes: int
+) -> Iterator[np.ndarray]:
     """Weights (D,) of each column, in order."""
     if processes == 1:
-        _start(x, options)
-        yield from map(_column, columns)
+        yield from map(Liblinear(x, cost, tolerance).weights, columns)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (x, options)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (x, cost, tolerance)) as pool:
         yield from pool.map(_column, columns)
 
 
-_solve: Callable[[np.ndarray], np.ndarray] | None = None  # of this process: features are converted once
+_solver: Liblinear | None = None  # of this process
 
 
-def _start(x: np.ndarray, options: str) -> None:
-    from liblinear import liblinearutil  # loads a shared library that only this solver needs
-
-    global _solve
-    # of a dense array, LIBLINEAR would forget last features that are zero throughout
-    problem = liblinearutil.problem(np.zeros(len(x)), scipy.sparse.csr_matrix(x))
-    parameter, targets = liblinearutil.parameter(options), np.ctypeslib.as_array(problem.y, (len(x),))
-
-    def solve(y: np.ndarray) -> np.ndarray:
-        targets[:] = y
-        return np.array(liblinearutil.train(problem, parameter).w[: x.shape[1]])
-
-    _solve = solve
+def _start(x: np.ndarray, cost: float, tolerance: float) -> None:
+    global _solver
+    _solver = Liblinear(x, cost, tolerance)
 
 
 def _column(y: np.ndarray) -> np.ndarray:
     """Weights (D,) for targets (N,)."""
-    return _solve(y)
+    return _solver.weights(y)
 
 
 def linear(features: Tensor, fitted: Linear) -> Tensor:

@@ -1,12 +1,12 @@
 """Speed of LDDR: the descriptors of its cascade beside one patch at a time, and its regression beside LIBLINEAR's one output at a time."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional
 
@@ -136,24 +136,6 @@ def _network(width: float, device: torch.device) -> tuple[Descriptor, bytes]:
 # Regression --------------------------------------------------------------------------------------------------------------------------
 
 
-class Fits:
-    """LIBLINEAR on one output after the other; the samples are put into its form once for all outputs."""
-
-    def __init__(self, features: Tensor, targets: Tensor, penalty: float) -> None:
-        from liblinear import liblinearutil  # loads a shared library
-
-        self.library, self.penalty = liblinearutil, penalty
-        self.targets = targets.double().cpu().numpy()
-        self.problem = liblinearutil.problem(self.targets[:, 0], csr_matrix(features.double().cpu().numpy()))
-
-    def weights(self, output: int, tolerance: float = 1e-3) -> np.ndarray:
-        """Those (D,) of an output, with LIBLINEAR's tolerance unless told otherwise."""
-        options = f"-s {regression.L2R_L2LOSS_SVR} -p 0 -c {1 / (2 * self.penalty):.17g} -e {tolerance:g} -q"
-        np.ctypeslib.as_array(self.problem.y, (len(self.targets),))[:] = self.targets[:, output]
-        model = self.library.train(self.problem, self.library.parameter(options))
-        return np.array(model.w[: self.problem.n])
-
-
 def ridge() -> Measurement:
     """The regression of a stage, all 136 outputs."""
     config, device = CONFIGS["cpu"], choose_device("auto")
@@ -162,23 +144,32 @@ def ridge() -> Measurement:
     features = _features(DeepFeatures(network), patches).view(len(targets), -1)
     penalty = config.penalty * regression.mean_square(features)
     fit = partial(regression.ridge, features, targets, penalty, bias=False)
-    fits, outputs = Fits(features, targets, penalty), targets.shape[1]
-    tight = fits.weights(0, TIGHT)
+    outputs = targets.shape[1]
+    usual, tight = (one_output(features, targets, penalty, tolerance) for tolerance in (1e-3, TIGHT))
+    expected = tight()
     double = regression.ridge(features.double(), targets[:, :1].double(), penalty, bias=False).weights[:, 0]
     single = fit().weights[:, 0]
     return Measurement(
         f"regression of a stage, {features.shape[0]} samples, {features.shape[1]} features, {outputs} outputs, in closed form, float32; its weights "
-        f"differ from LIBLINEAR's at tolerance {TIGHT:g} by {distance(single, tight):.1e} of their length, those of float64 by "
-        f"{distance(double, tight):.1e}, LIBLINEAR's at its own tolerance by {distance(fits.weights(0), tight):.1e}; "
+        f"differ from LIBLINEAR's at tolerance {TIGHT:g} by {distance(single, expected):.1e} of their length, those of float64 by "
+        f"{distance(double, expected):.1e}, LIBLINEAR's at its own tolerance by {distance(usual(), expected):.1e}; "
         "limit: its operations, with half of the symmetric matrix, at the speed of the float32 matrix product",
         value=rate(synchronised(fit, device), outputs),
         unit="outputs/s",
         peer="LIBLINEAR, -s 11 -p 0, one output after the other",
-        peer_value=rate(partial(fits.weights, 0), 1),
+        peer_value=rate(usual, 1),
         limit=outputs * peak(torch.float32, device) / _operations(*features.shape, outputs),
         device=describe_device(device),
         threads=torch.get_num_threads(),
     )
+
+
+def one_output(
+    features: Tensor, targets: Tensor, penalty: float, tolerance: float
+) -> Callable[[], np.ndarray]:
+    """A function that fits the first output by LIBLINEAR; the samples have its form before."""
+    solver = regression.Liblinear(features.double().cpu().numpy(), 1 / (2 * penalty), tolerance)
+    return partial(solver.weights, targets[:, 0].double().cpu().numpy())
 
 
 def distance(weights: Tensor | np.ndarray, expected: np.ndarray) -> float:

@@ -100,6 +100,7 @@ def _janus(part: str, stills: bool) -> Counter:
     return count
 
 
+_UNUSED = (("aflw", "", "faces"), ("ijb-a", "", "faces"))  # whole releases that no experiment uses
 _COUNTERS: dict[tuple[str, str, str], Counter] = {  # published protocol, subset and metric
     ("afw", "all", "faces"): _faces_of(("afw", "train")),  # LDDR tests on those with 68 points
     ("afw", "", "faces"): _faces_of(("afw", "test")),
@@ -170,12 +171,13 @@ def _counted(line: Mapping, faces: str, profile: str) -> int | None:
 
 
 def manifest(artefacts: Mapping[str, Sequence[Row]], faces: str, profile: str) -> Table:
-    """Published counts beside the rows of each artefact; a count that these faces do not have is a dash."""
+    """Published counts beside the rows of each artefact; a count that these faces do not have is a dash, or said to be used by no experiment."""
     lines = []
     for artefact, rows in artefacts.items():
         counted = {(row.protocol, row.subset, row.metric): row.value for row in rows}
         for line in _printed(artefact):
-            here = counted.get((line["protocol"], line["subset"], line["metric"]))
+            which = line["protocol"], line["subset"], line["metric"]
+            here, absent = counted.get(which), "used by no experiment" if which in _UNUSED else "–"
             lines.append(
                 {
                     "artefact": artefact,
@@ -183,7 +185,7 @@ def manifest(artefacts: Mapping[str, Sequence[Row]], faces: str, profile: str) -
                     "subset": line["subset"],
                     "what": line["metric"],
                     "published": "–" if line["printed"] is None else number(line["printed"], "count"),
-                    "here": "–" if here is None else number(here, "count"),
+                    "here": absent if here is None else number(here, "count"),
                 }
             )
     return Table(

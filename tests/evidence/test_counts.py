@@ -35,13 +35,13 @@ class TestCounts:
         rows = counts.manifest_rows("DAN-S18", "synthetic", "gpu")
         assert [row.value for row in rows] == [3148, 554, 135, 689, 600, 6679, 5335]
 
-    def test_the_table_shows_all_printed_counts_and_a_dash_for_what_is_not_made(self):
+    def test_the_table_shows_all_printed_counts_and_says_what_nobody_uses(self):
         table = counts.manifest(
             {"TCNN-S17": counts.manifest_rows("TCNN-S17", "synthetic", "cpu")}, "synthetic", "cpu"
         ).data
         assert table[["protocol", "published", "here"]].values.tolist() == [
             ["afw", "468", "468"],
-            ["aflw", "24,386", "–"],
+            ["aflw", "24,386", "used by no experiment"],
         ]
 
     def test_absent_real_faces_give_no_rows(self, tmp_path, monkeypatch):

@@ -3,33 +3,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from swept_runs import FACES, HARD, one_run
 
 from replicate.evidence import tested
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions
 from replicate.evidence.views import ect_sweeps as views
-from replicate.faces.sources import FaceSource
-
-FACES = 30
-NAMES = tuple(f"face {number}" for number in range(FACES))
-ABOUT = {"device": "test", "training_seconds": 1.0, "faces_sha256": "0", "box_rule": "b", "training_faces": 5}
-HARD = FaceSource("300w", "challenging", "synthetic", "smoke")
-OFFSETS = np.linspace(-1, 1, FACES)  # what each face's error differs from the mean
 
 
 @pytest.fixture
 def run():
     yield Experiment("ect", device="cpu")
     plt.close("all")
-
-
-def one_run(mean=5.0, components=None, iterations=None):
-    """A run whose mean errors are given, by the method itself and at its settings; all faces share their offsets."""
-    means = {"inter-pupil": mean}
-    means |= {f"inter-pupil, {setting} components": value for setting, value in (components or {}).items()}
-    means |= {f"inter-pupil, {k} iterations": value for k, value in enumerate(iterations or ())}
-    errors = {key: value + OFFSETS for key, value in means.items()}
-    return Predictions("m", "toy", "synthetic", NAMES, errors, None, ABOUT | {"shape_components": 60})
 
 
 @pytest.mark.parametrize(
