@@ -106,7 +106,7 @@ def ced_plot(
     ax.set(
         xlim=(0, threshold),
         ylim=(0, 1),
-        xlabel=f"error (% of {normaliser} distance)",
+        xlabel=f"error (% of {length_of(normaliser)})",
         ylabel="fraction of images",
     )
     ax.set_title(title)
@@ -116,10 +116,17 @@ def ced_plot(
     return figure
 
 
+def length_of(normaliser: str) -> str:
+    """What a normaliser is called in a sentence: its distance, or the face's or its box's size."""
+    return {"face": "face size", "box": "box side", "diagonal": "face diagonal"}.get(
+        normaliser, f"{normaliser} distance"
+    )
+
+
 def alt_text_ced(curves: Mapping[str, np.ndarray], threshold: float, normaliser: str, title: str = "") -> str:
     """What a cumulative error plot shows, in words."""
     parts = [_legend(name, np.ravel(errors), threshold) for name, errors in curves.items()]
-    head = f"Cumulative error curves{f' on {title}' if title else ''} up to {threshold:g} % of the {normaliser} distance"
+    head = f"Cumulative error curves{f' on {title}' if title else ''} up to {threshold:g} % of the {length_of(normaliser)}"
     return f"{head}. " + ". ".join(parts) + "."
 
 

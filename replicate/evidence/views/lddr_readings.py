@@ -55,7 +55,7 @@ def printed_shares() -> pd.DataFrame:
 def printed_table() -> Table:
     """The shares that the paper prints."""
     lines = [
-        (one.set, one.method, one.all, one.inner, f"{one.share:.0f} %", f"{one.others:.1f}", f"{one.others / one.inner:.1f}")
+        (one.set, one.method, f"{one.all:.2f}", f"{one.inner:.2f}", f"{one.share:.0f} %", f"{one.others:.1f}", f"{one.others / one.inner:.1f}")
         for one in printed_shares().sort_values(["set", "share"], ascending=[False, False]).itertuples()
     ]  # fmt: skip
     columns = ("test set", "method", "68 points", "49 points", "49 in % of 68", "the other 19", "19 to 49")
