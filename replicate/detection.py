@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from replicate.errors import ReplicateError
-from replicate.faces.images import read_image, to_grey
+from replicate.faces import detector
+from replicate.faces.images import read_image
 from replicate.faces.sources import FaceSource
 from replicate.files import atomic_write
 from replicate.vocabulary import PAPERS, check_one_of
@@ -16,8 +17,10 @@ from replicate.vocabulary import PAPERS, check_one_of
 # Sides of the tight landmark box within the square that OpenCV's frontal-face cascade reports, as fractions of that square (left, top,
 # right, bottom): medians over 271 training faces of 300-W.
 LANDMARKS_IN_SQUARE = np.array([0.08, 0.23, 0.92, 1.07])
-LARGEST_SIDE = 1024  # the cascade runs on a copy no larger than this
 SMALLEST_FACE = 1 / 12  # of the longer side
+# Sides of the square box around five points from which TCNN starts, `boxes.SQUARE`, as fractions of the tight landmark box: medians over the
+# training faces of 300-W.
+SQUARE_IN_TIGHT = np.array([-0.01, -0.09, 1.01, 0.95])
 
 Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, boxes (n, 4) -> points (n, L, 2)
 
@@ -30,18 +33,8 @@ def find_faces(image: np.ndarray) -> np.ndarray:
     image : array
         (H, W) or (H, W, 3) uint8.
     """
-    grey = to_grey(image)
-    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
-    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-    side = max(24, int(max(small.shape) * SMALLEST_FACE))
-    squares = (
-        np.asarray(cascade.detectMultiScale(small, 1.1, 5, minSize=(side, side)), float).reshape(-1, 4)
-        / scale
-    )
-    squares = squares[np.argsort(-squares[:, 2])]
-    corner, size = squares[:, [0, 1, 0, 1]], squares[:, [2, 3, 2, 3]]
-    return corner + size * LANDMARKS_IN_SQUARE
+    squares = detector.find_squares(image, smallest=SMALLEST_FACE, neighbours=5, padding=0.0)
+    return detector.placed(squares, LANDMARKS_IN_SQUARE)
 
 
 def check_box(box: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -97,7 +90,7 @@ def predictor(method: str, profile: str, faces: str) -> Predictor:
         For a method whose code does not exist yet.
     """
     check_one_of("method", method, PAPERS)
-    makers = {"lddr": _lddr, "dan": _dan, "ect": _ect}
+    makers = {"lddr": _lddr, "tcnn": _tcnn, "dan": _dan, "ect": _ect}
     if method not in makers:
         raise ReplicateError(f"method {method!r} cannot detect yet; there is: {', '.join(makers)}.")
     return makers[method](profile, faces)
@@ -116,6 +109,19 @@ def _lddr(profile: str, faces: str) -> Predictor:
     )  # regressions of all faces of every condition would not fit into memory
     model, _ = lddr_training.obtain(lddr.CONFIGS[profile], source, profile, 0)
     return lambda image, boxes: model.predict([image] * len(boxes), boxes)[-1, 0].numpy()
+
+
+def _tcnn(profile: str, faces: str) -> Predictor:
+    from replicate.methods import tcnn, tcnn_training
+
+    source = FaceSource("mtfl", "train", faces, profile)
+    model, _ = tcnn_training.obtain(tcnn.CONFIGS[profile], source, profile, 0)
+    return lambda image, boxes: tcnn_training.predict_boxes(model, [image] * len(boxes), square_boxes(boxes))
+
+
+def square_boxes(boxes: np.ndarray) -> np.ndarray:
+    """The boxes (n, 4) that TCNN starts from, of tight landmark boxes (n, 4)."""
+    return boxes[:, [0, 1, 0, 1]] + (boxes[:, 2:] - boxes[:, :2])[:, [0, 1, 0, 1]] * SQUARE_IN_TIGHT
 
 
 def _dan(profile: str, faces: str) -> Predictor:

@@ -23,6 +23,9 @@ def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Pat
     return path
 
 
+OTHERS = ("lddr", "tcnn", "ect")  # chapters beside that of the small notebook
+
+
 class Checkout:
     """A copy of the library, the workflow and the written pages with one small notebook, and a cache of its own."""
 
@@ -36,7 +39,7 @@ class Checkout:
         )
         # the chapters' own first pages link to notebooks that are not here
         (self.root / "book" / "dan" / "index.md").write_text("# A chapter\n\n```{tableofcontents}\n```\n")
-        for paper in ("ect", "lddr"):
+        for paper in OTHERS:
             (self.root / "book" / paper / "index.md").write_text("# A chapter without pages\n")
         self.write_contents("dan/s1_small")
 
@@ -46,7 +49,8 @@ class Checkout:
         pages = "".join(
             f"\n- file: {name}" for name in ("how_to_read", "scoreboard", "claims", "ambiguities", "status")
         )
-        chapter = f"\n- file: ect/index\n- file: lddr/index\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
+        others = "".join(f"\n- file: {paper}/index" for paper in OTHERS)
+        chapter = f"{others}\n- file: dan/index\n  sections:{sections}\n  - file: dan/recorded"
         (self.root / "book" / "_toc.yml").write_text(
             f"format: jb-book\nroot: preface\nchapters:{pages}{chapter}\n"
         )

@@ -26,6 +26,7 @@ PROMISED = [
     "lddr.descriptors",
     "lddr.ridge",
     "tcnn.heads",
+    "tcnn.clusters",
     "tcnn.inference",
     "rnn.sip",
     "rnn.inference",

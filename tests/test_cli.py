@@ -144,7 +144,7 @@ class TestData:
         states = {r["split"]: r["state"] for r in absent if r["images"] == 0}
         assert "synthetic faces only" in states.pop("wide")
         assert set(states) == {
-            "train", "common", "challenging", "full", "private", "train+menpo", "lfpw+helen",
+            "train", "common", "challenging", "full", "private", "train+menpo", "lfpw+helen", "unseen",
         }  # fmt: skip
         assert all("REPLICATE_DATA" in state for state in states.values())
 
@@ -157,14 +157,14 @@ class TestDetect:
         cv2.imwrite(str(path), face.image[..., ::-1])
         return path
 
-    @pytest.mark.parametrize("method", ["lddr", "dan", "ect"])
-    def test_json_and_drawing(self, method, picture, tmp_path):
+    @pytest.mark.parametrize(("method", "points"), [("lddr", 68), ("tcnn", 5), ("dan", 68), ("ect", 68)])
+    def test_json_and_drawing(self, method, points, picture, tmp_path):
         drawn = tmp_path / "out.png"
         box = "40,50,180,190"
         options = ["--method", method, "--box", box, "--draw", drawn, "--profile", "smoke"]
         (found,) = rows("detect", picture, *options)
         assert set(found) == {"image", "box", "method", "points", "seconds"}
-        assert found["box"] == [40, 50, 180, 190] and np.array(found["points"]).shape == (68, 2)
+        assert found["box"] == [40, 50, 180, 190] and np.array(found["points"]).shape == (points, 2)
         assert found["method"] == method and found["seconds"] > 0
         before, after = cv2.imread(str(picture)), cv2.imread(str(drawn))
         assert before.shape == after.shape and (before != after).any()
@@ -207,5 +207,5 @@ def test_a_model_without_a_validation_error_is_listed_as_json(tmp_path):
     shape = {"shape": torch.zeros(68, 2)}
     store.save(tmp_path / "models" / key.filename, key, shape, FitReport(stopped="closed form"), "test")
     listed = rows("models", "list", REPLICATE_CACHE=str(tmp_path))
-    (found,) = [row for row in listed if row["method"] == "meanshape"]
-    assert found["validation error"] is None and found["hash"] == key.hash
+    (found,) = [row for row in listed if row["hash"] == key.hash]
+    assert found["validation error"] is None and found["method"] == "meanshape"

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from replicate.files import sha256
-from replicate.methods import baselines, dan, ect, lddr
+from replicate.methods import (
+    baselines,
+    dan,
+    ect,
+    lddr,
+    recognition,
+    recognition_clusters,
+    tcnn,
+    tcnn_analysis,
+)
 from replicate.paths import root
 
 FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
@@ -27,6 +36,35 @@ METHODS = {
             "regression",
             "methods/lddr",
             "methods/lddr_training",
+        ),
+    ),
+    "tcnn": (
+        tcnn.VERSION,
+        (*SHARED, "metrics/landmarks", "methods/tcnn", "methods/tcnn_training"),
+    ),
+    "tcnn_analysis": (
+        tcnn_analysis.VERSION,
+        (*SHARED, "metrics/landmarks", "methods/tcnn", "methods/tcnn_training", "methods/tcnn_analysis"),
+    ),
+    "recognition": (
+        recognition.VERSION,
+        (
+            *SHARED,
+            "faces/people",
+            "faces/verification",
+            "methods/recognition",
+            "methods/recognition_training",
+        ),
+    ),
+    "recognition_clusters": (
+        recognition_clusters.VERSION,
+        (
+            *SHARED,
+            "faces/people",
+            "methods/recognition",
+            "methods/recognition_clusters",
+            "methods/tcnn",
+            "methods/tcnn_analysis",
         ),
     ),
     "baselines": (baselines.VERSION, (*FACES, "methods/baselines")),

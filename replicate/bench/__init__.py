@@ -29,6 +29,7 @@ REGISTRY = {  # name: module of this package, function
     "lddr.descriptors": ("lddr", "descriptors"),
     "lddr.ridge": ("lddr", "ridge"),
     "tcnn.heads": ("tcnn", "heads"),
+    "tcnn.clusters": ("tcnn", "clusters"),
     "tcnn.inference": ("tcnn", "inference"),
     "rnn.sip": ("rnn", "sip"),
     "rnn.inference": ("rnn", "inference"),

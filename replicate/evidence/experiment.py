@@ -10,7 +10,17 @@ import numpy as np
 
 from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
-from replicate.evidence import captions, claims, figures, judging, manifest, measured, predictions, rows
+from replicate.evidence import (
+    captions,
+    claims,
+    figures,
+    judging,
+    manifest,
+    measured,
+    predictions,
+    rows,
+    verdicts,
+)
 from replicate.evidence.claims import Verdict
 from replicate.evidence.judging import Comparisons
 from replicate.evidence.measured import FAILURE_THRESHOLD
@@ -20,6 +30,7 @@ from replicate.evidence.scoring import Score, errors_of, scores_of
 from replicate.evidence.trained import Trained
 from replicate.faces.markups import markup as find_markup
 from replicate.faces.sources import FaceSource
+from replicate.metrics import Interval
 from replicate.vocabulary import FACES, PAPERS, PROFILES, check_one_of
 
 
@@ -375,6 +386,19 @@ class Experiment:
         claim = claims.get(claim_id)
         about = dict(images=images, seeds=seeds, note=note)
         return self._recorded(judging.judge_comparison(claim, comparison, **self._edition, **about))
+
+    def judge_interval(
+        self,
+        claim_id: str,
+        interval: Interval,
+        images: int | None = None,
+        seeds: int | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """Judge and record a claim that a number lies between two limits."""
+        claim = claims.get(claim_id)
+        about = dict(images=images, seeds=seeds, note=note)
+        return self._recorded(verdicts.judge_interval(claim, interval, **self._edition, **about))
 
     @property
     def _edition(self) -> dict[str, str]:

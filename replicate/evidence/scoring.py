@@ -61,6 +61,7 @@ SCORES: dict[str, tuple[Score, ...]] = {  # what every test has, by the markup o
     "cofw29": (Score("inter-pupil"),),
     "afw6": (_VISIBLE, Score(PIXEL, visible=True)),
     "ijba3": (Score("eye-nose"),),
+    "mtfl5": (Score("inter-pupil"),),
 }
 LDDR_SCORES: dict[
     str, tuple[Score, ...]

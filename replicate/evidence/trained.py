@@ -53,7 +53,7 @@ class Trained:
     reports: Sequence[FitReport]
     on: FaceSource
     after: FaceSource | None = None
-    about: Mapping[str, int | str | list[float]] = field(default_factory=dict)
+    about: Mapping[str, float | str | list[float]] = field(default_factory=dict)
 
     def provenance(self, faces: FaceSet, device: str) -> list[dict]:
         """What goes on record of a test of each model on some faces, as JSON values."""

@@ -35,7 +35,9 @@ class Split:
     cpu : int or None
         Synthetic faces at the `cpu` profile, where the official count would not fit its budget.
     identities : int
-        People in a synthetic split, who take turns of `IN_A_ROW` faces; 0: everybody is somebody else.
+        People in a synthetic split, who take turns of `in_a_row` faces; 0: everybody is somebody else.
+    in_a_row, first_person : int
+        Faces of a person that follow one another, and the number of the first person: people of other numbers are others.
     markup : str
         Where it differs from the protocol's.
     normalisers, box_rule
@@ -52,6 +54,8 @@ class Split:
     size: int = 256
     cpu: int | None = None
     identities: int = 0
+    in_a_row: int = IN_A_ROW
+    first_person: int = 0
     markup: str = ""
     normalisers: tuple[str, ...] = ()
     box_rule: BoxRule | None = None
@@ -66,7 +70,7 @@ class Protocol:
     title, about : str
         For readers.
     data_set : str
-        Its name in `replicate.faces.real.DATA_SETS`.
+        Its name in `replicate.faces.real.DATA_SETS`; empty if it has no adapter.
     markup : str
         Name in `replicate.faces.markups`.
     normalisers : tuple of str
@@ -105,6 +109,10 @@ PROTOCOLS: dict[str, Protocol] = {
             "private": Split(600, 24, "private", real="private"),
             "train+menpo": Split(union=(("300w", "train"), ("menpo", "train"))),  # DAN-Menpo, DAN §4
             "lfpw+helen": Split(union=(("lfpw", "train"), ("helen", "train"))),  # LDDR §4.1, tested on AFW
+            # TCNN §5.3 tests on all of 300-W; these are its faces that a fitter of LFPW and HELEN has not seen
+            "unseen": Split(
+                union=(("afw", "train"), ("helen", "test"), ("300w", "challenging"), ("lfpw", "test"))
+            ),
             # synthetic alone: faces of every condition, for training what is to meet photographs
             "wide": Split(12000, 64, "train"),
         },
@@ -151,6 +159,17 @@ PROTOCOLS: dict[str, Protocol] = {
                 normalisers=("inter-pupil", "face", "inter-ocular"),
             ),
             "test": Split(468, 16, "afw", first=337, real="test", box_rule=SQUARE),
+            # the photographs of `train`, which TCNN does not train on, with the five points that it finds
+            "five": Split(
+                337,
+                8,
+                "afw-300w",
+                real="afw",
+                data_set="300w",
+                markup="mtfl5",
+                normalisers=("inter-pupil",),
+                box_rule=SQUARE,
+            ),
         },
     ),
     "ijb-a": Protocol(
@@ -171,8 +190,8 @@ PROTOCOLS: dict[str, Protocol] = {
         normalisers=("inter-pupil",),
         papers=("tcnn",),
         splits={
-            "train": Split(10000, 64, "mtfl", real="train", size=128),
-            "test": Split(2995, 24, "mtfl-test", first=10000, real="test", size=128),
+            "train": Split(10000, 64, "mtfl-train", real="train", size=128),
+            "test": Split(2995, 24, "mtfl-aflw", first=10000, real="test", size=128),
         },
         box_rule=SQUARE,
     ),
@@ -234,8 +253,42 @@ PROTOCOLS: dict[str, Protocol] = {
         papers=("tcnn",),
         splits={  # one frame of each video at `cpu`
             "all": Split(5712 + 20412, 60, "janus", real="all", size=128, cpu=5712 + 2042, identities=500),
+            # synthetic alone: the same faces with five points and boxes around them, as methods that find five have them
+            "five": Split(
+                5712 + 20412,
+                60,
+                "janus",
+                size=128,
+                cpu=5712 + 2042,
+                identities=500,
+                markup="mtfl5",
+                normalisers=("inter-pupil",),
+                box_rule=SQUARE,
+            ),
         },
         box_rule=WHOLE_FACE,
+    ),
+    "casia": Protocol(
+        title="CASIA-WebFace",
+        about="Other people than those of Janus, many pictures of each, for training what is to recognise faces.",
+        data_set="",  # no adapter: synthetic alone
+        markup="mtfl5",
+        normalisers=("inter-pupil",),
+        papers=("tcnn",),
+        splits={  # Yi et al., 2014: 494,414 images of 10,575 people; 500 of them at `cpu`
+            "train": Split(
+                494414,
+                60,
+                "ijb-a",
+                first=13741,
+                size=128,
+                cpu=10000,
+                identities=10575,
+                in_a_row=20,
+                first_person=500,
+            ),
+        },
+        box_rule=SQUARE,
     ),
 }
 
@@ -279,7 +332,9 @@ def _count(split: Split, profile: str) -> int:
 
 def person_of(split: Split, index: int) -> int | None:
     """Who is on the synthetic face of this index; None if nobody appears twice."""
-    return index // IN_A_ROW % split.identities if split.identities else None
+    if not split.identities:
+        return None
+    return split.first_person + (index - split.first) // split.in_a_row % split.identities
 
 
 def markup_of(protocol: str, split: str) -> str:

@@ -21,7 +21,7 @@ from replicate.faces import face_store, protocols, real, synthetic
 from replicate.faces.face_store import Chunk
 from replicate.faces.faceset import FaceSet, concatenate
 from replicate.faces.markups import convert, convert_visibility, markup
-from replicate.faces.protocols import Split, person_of
+from replicate.faces.protocols import IN_A_ROW, Split, person_of
 from replicate.faces.real.reading import Annotations, DataSet, check_points_belong
 from replicate.files import sha256
 from replicate.progress import progress_bar
@@ -139,10 +139,13 @@ def _load_leaf(source: FaceSource) -> FaceSet:
 
 
 def _face_set(source: FaceSource, images, labels: dict[str, np.ndarray], names: tuple[str, ...]) -> FaceSet:
-    """What the store or the generator gave, in the protocol's markup, with its boxes."""
+    """What the store or the generator gave, in the split's markup, with its boxes."""
     rule = protocols.box_rule_of(source.protocol, source.split)
+    name = protocols.markup_of(source.protocol, source.split)
     labels = dict(labels)
     points, visible = labels.pop("points"), labels.pop("visible")
+    if name != "ibug68" and points.shape[1] == 68:  # photographs of 300-W in a protocol of fewer points
+        points, visible = convert(points, "ibug68", name), convert_visibility(visible, "ibug68", name)
     boxes, identity = labels.pop("boxes", None), labels.pop("identity", None)
     simulated = boxes is None or source.faces == "synthetic"
     return FaceSet(
@@ -151,7 +154,7 @@ def _face_set(source: FaceSource, images, labels: dict[str, np.ndarray], names: 
         visible=visible,
         boxes=rule.boxes(points, names) if boxes is None else boxes,
         names=names,
-        markup=protocols.markup_of(source.protocol, source.split),
+        markup=name,
         protocol=source.protocol,
         split=source.split,
         faces=source.faces,
@@ -171,9 +174,11 @@ def _recipe(source: FaceSource) -> str:
     name = protocols.markup_of(*which)
     # the generator gives the 68 points themselves; all others follow from them by the markup's definition
     definition = () if name == "ibug68" else markup(name).definition
+    usual = (split.in_a_row, split.first_person) == (IN_A_ROW, 0)
+    people = () if usual else (split.in_a_row, split.first_person)
     determines = (
         synthetic.GENERATOR_VERSION, DATA_SEED, *which, source.count, split.condition, split.first, split.size, split.identities,
-        name, protocols.box_rule_of(*which).text, *definition,
+        name, protocols.box_rule_of(*which).text, *definition, *people,
     )  # fmt: skip
     return sha256(*map(str, determines))
 

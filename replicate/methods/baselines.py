@@ -147,10 +147,27 @@ class SDM:
         self.regressors_, self.biases_ = np.stack(regressors), np.stack(biases)
         return self
 
-    def predict(self, images: Sequence[np.ndarray], boxes: np.ndarray) -> np.ndarray:
-        """Descend from the mean shape in each box: ``(N, L, 2)`` float32 in pixels of the images."""
+    def predict(
+        self, images: Sequence[np.ndarray], boxes: np.ndarray, starts: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Descend from the mean shape in each box, or from given shapes: ``(N, L, 2)`` float32 in pixels of the images.
+
+        Parameters
+        ----------
+        images : sequence of arrays
+            N grey or RGB images.
+        boxes : (N, 4) array
+            Place and scale of the working images.
+        starts : (N, L, 2) array, optional
+            Initial shapes in pixels of the images.
+
+        Raises
+        ------
+        ReplicateError
+            If the starts are not as many shapes of L finite points.
+        """
         boxes = _checked_boxes(images, boxes)
-        shapes = np.tile(self.initial_, (len(boxes), 1, 1, 1))  # (N, 1, L, 2)
+        shapes = self._starts(boxes, starts)[:, None]  # (N, 1, L, 2)
         for part, crops in self._parts(images, boxes):
             for regressor, bias in zip(self.regressors_, self.biases_, strict=True):
                 features = self._features(crops, shapes[part])[:, 0].astype(np.float32)
@@ -177,6 +194,19 @@ class SDM:
             np.asarray(arrays[name]) for name in ("initial", "regressors", "biases")
         )
         return model
+
+    def _starts(self, boxes: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+        """Where the descent begins, in box coordinates: (N, L, 2) float32."""
+        expected = (len(boxes), *self.initial_.shape)
+        if starts is None:
+            return np.broadcast_to(self.initial_, expected).copy()
+        starts = np.asarray(starts, dtype=float)
+        if starts.shape != expected or not np.isfinite(starts).all():
+            raise ReplicateError(
+                f"starts: got shape {starts.shape} with {(~np.isfinite(starts)).sum()} NaN or infinite coordinates, "
+                f"expected {expected} in pixels of the images"
+            )
+        return _to_box(starts, boxes).astype(np.float32)
 
     def _initial_shapes(self, count: int, seed: int) -> np.ndarray:
         rng, config = np.random.default_rng(seed), self.config

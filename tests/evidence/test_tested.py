@@ -209,16 +209,16 @@ def test_another_fit_has_another_name_on_the_same_network(change, monkeypatch):
     models = [key(config, train, "cpu", 0)[-1].hash for config in (CONFIG, replace(CONFIG, **change))]
     assert models[0] == models[1]
     names = [
-        tested._hash(models[0], method, config, True)
+        tested.ect._hash(models[0], method, config, True)
         for method in tested.ECT_METHODS
         for config in (CONFIG, replace(CONFIG, **change))
     ]
     assert len(set(names)) == 14
     wide = key(replace(CONFIG, width=1 / 16), train, "cpu", 0)[-1].hash
-    assert tested._hash(wide, "ECT", CONFIG, True) not in names
-    before = tested._hash(models[0], "ECT", CONFIG, True)
-    monkeypatch.setattr(tested, "COMPONENTS", (5, "all"))
-    assert tested._hash(models[0], "ECT", CONFIG, True) != before  # what was tried is on record
+    assert tested.ect._hash(wide, "ECT", CONFIG, True) not in names
+    before = tested.ect._hash(models[0], "ECT", CONFIG, True)
+    monkeypatch.setattr(tested.ect, "COMPONENTS", (5, "all"))
+    assert tested.ect._hash(models[0], "ECT", CONFIG, True) != before  # what was tried is on record
 
 
 def test_confidences_are_kept_of_ect_on_cofw():

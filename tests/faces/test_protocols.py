@@ -17,6 +17,9 @@ from replicate.vocabulary import PAPERS, PROFILES
 
 SPLITS = [(protocol, split) for protocol, about in PROTOCOLS.items() for split in about.splits]
 LEAVES = [names for names in SPLITS if leaves(*names) == (names,)]
+GENERATED_ALONE = {("300w", "wide"), ("janus", "five"), ("casia", "train")}
+# the faces of another split with other points, for a method that does not train on them
+FACES_OF_ANOTHER = {("janus", "five"): ("janus", "all")}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_mtfl_has_the_counts_of_its_release():
     assert (official_count("mtfl", "train"), official_count("mtfl", "test")) == (10000, 2995)
 
 
-@pytest.mark.parametrize(("protocol", "split"), [names for names in LEAVES if names != ("300w", "wide")])
+@pytest.mark.parametrize(("protocol", "split"), [names for names in LEAVES if names not in GENERATED_ALONE])
 def test_the_adapter_of_a_split_expects_as_many_faces(protocol, split):
     found = PROTOCOLS[protocol].splits[split]
     adapter = real.DATA_SETS[protocols.data_set_of(protocol, split)]
@@ -106,7 +109,7 @@ def test_a_profile_has_no_more_faces_than_the_next(protocol, split):
 
 def test_only_what_the_budget_forbids_is_smaller_than_official_at_cpu():
     smaller = {n for n in SPLITS if synthetic_count(*n, "cpu") < official_count(*n)}
-    assert smaller == {("janus", "all")}
+    assert smaller == {("janus", "all"), ("janus", "five"), ("casia", "train")}
 
 
 def test_unknown_words_are_refused():
@@ -131,9 +134,15 @@ def test_unions_are_those_of_300w():
         ("300w", "full"),
         ("300w", "train+menpo"),
         ("300w", "lfpw+helen"),
+        ("300w", "unseen"),
     ]
     assert leaves("300w", "train+menpo") == (*leaves("300w", "train"), ("menpo", "train"))
     assert official_count("300w", "train+menpo") == 3148 + 6679
+    fitted, unseen = leaves("300w", "lfpw+helen"), leaves("300w", "unseen")
+    assert {*fitted, *unseen} == {*leaves("300w", "train"), *leaves("300w", "full")} and not {*fitted} & {
+        *unseen
+    }
+    assert official_count("300w", "unseen") == 337 + 330 + 135 + 224
 
 
 @pytest.mark.parametrize(("protocol", "split"), SPLITS)
@@ -159,12 +168,41 @@ def test_splits_that_share_a_condition_share_no_face():
     for protocol, name in LEAVES:
         split = PROTOCOLS[protocol].splits[name]
         assert split.condition in CONDITIONS
+        if (protocol, name) in FACES_OF_ANOTHER:
+            continue
         by_condition.setdefault(split.condition, []).append((split.first, split.first + split.count))
     for condition, ranges in by_condition.items():
         for (_, end), (start, _) in pairwise(sorted(ranges)):
             assert end <= start, condition
     shared = {condition for condition, ranges in by_condition.items() if len(ranges) > 1}
-    assert shared == {"lfpw", "helen", "afw", "aflw", "cofw", "mafl", "menpo"}  # training and test
+    assert shared == {"lfpw", "helen", "afw", "aflw", "cofw", "mafl", "menpo", "ijb-a"}  # training and test
+
+
+@pytest.mark.parametrize(("split", "of"), FACES_OF_ANOTHER.items())
+def test_splits_with_other_points_have_the_same_faces(split, of):
+    ours, theirs = (PROTOCOLS[protocol].splits[name] for protocol, name in (split, of))
+    for field in ("condition", "first", "size", "smoke", "cpu", "count", "identities", "first_person"):
+        assert getattr(ours, field) == getattr(theirs, field)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nobody_whom_a_recogniser_learns_is_compared(profile):
+    def everybody(protocol, split):
+        found = PROTOCOLS[protocol].splits[split]
+        count = synthetic_count(protocol, split, profile)
+        return [protocols.person_of(found, index) for index in range(found.first, found.first + count)]
+
+    learnt, compared, others = (
+        everybody("casia", "train"),
+        everybody("janus", "five"),
+        everybody("ijb-a", "test"),
+    )
+    assert not {*learnt} & {*compared} and not {*learnt} & {*others}
+    assert len({*learnt}) == {"smoke": 3, "cpu": 500, "gpu": 10575}[profile]  # Yi et al., 2014: 10,575
+    pictures = np.bincount(np.unique(learnt, return_inverse=True)[1])
+    assert pictures.min() >= 20
+    if profile == "cpu":
+        assert (pictures == 20).all() and min(learnt) == 500 and max(learnt) == 999
 
 
 def test_images_are_at_most_of_the_generators_full_size():
@@ -193,12 +231,13 @@ def test_every_normaliser_can_be_computed_and_grows_with_the_face(protocol, spli
 
 def test_markups_are_those_of_the_papers():
     stated = {
-        "300w": "ibug68", "lfpw": "ibug68", "helen": "ibug68", "menpo": "ibug68", "ijb-a": "ijba3", "janus": "ijba3",
+        "300w": "ibug68", "lfpw": "ibug68", "helen": "ibug68", "menpo": "ibug68", "ijb-a": "ijba3", "casia": "mtfl5",
         "mtfl": "mtfl5", "mafl": "mtfl5", "aflw-pifa": "aflw34", "cofw": "cofw29",
     }  # fmt: skip
     for protocol, name in stated.items():
         assert {protocols.markup_of(protocol, split) for split in PROTOCOLS[protocol].splits} == {name}
     assert protocols.markup_of("afw", "train") == "ibug68" and protocols.markup_of("afw", "test") == "afw6"
+    assert protocols.markup_of("janus", "all") == "ijba3" and protocols.markup_of("janus", "five") == "mtfl5"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -208,14 +247,15 @@ def test_a_protocol_tells_what_readers_need(protocol):
     assert found.papers and set(found.papers) <= set(PAPERS) and list(found.papers) == [
         paper for paper in PAPERS if paper in found.papers
     ]  # fmt: skip
-    assert found.data_set in real.DATA_SETS
+    official = [split for split in found.splits.values() if split.real]
+    assert found.data_set in real.DATA_SETS or (not found.data_set and not official)
 
 
 def test_every_paper_has_its_protocols():
     used = {paper: {name for name, found in PROTOCOLS.items() if paper in found.papers} for paper in PAPERS}
     assert used == {
         "lddr": {"300w", "lfpw", "helen", "afw", "ijb-a"},
-        "tcnn": {"300w", "mtfl", "afw", "janus"},
+        "tcnn": {"300w", "mtfl", "afw", "janus", "casia"},
         "dan": {"300w", "menpo"},
         "rnn": {"300w", "lfpw", "helen", "mafl"},
         "ect": {"300w", "afw", "aflw-pifa", "cofw"},
@@ -236,6 +276,8 @@ def test_few_points_lie_well_inside_their_box(protocol, split):
         (("aflw-pifa", "train"), ("afw", "test")),
         (("mtfl", "train"), ("afw", "test")),
         (("mtfl", "train"), ("janus", "all")),
+        (("mtfl", "train"), ("janus", "five")),
+        (("mtfl", "train"), ("casia", "train")),
     ],
 )
 def test_boxes_of_sets_that_a_paper_trains_and_tests_on_are_alike(trained, tested):

@@ -63,6 +63,7 @@ def sweep_plot(
     label: str,
     level: Sequence[str] = (),
     used: float | None = None,
+    log: bool = False,
 ) -> Figure:
     """Mean error of each method against its settings on each test set, with 95 % bands, recorded for an artefact.
 
@@ -81,6 +82,8 @@ def sweep_plot(
         Methods without such settings, drawn at the same height everywhere.
     used : float, optional
         The setting of the methods themselves, marked by a vertical line.
+    log : bool
+        Whether settings double from one to the next.
     """
     figure, axes = plt.subplots(1, len(by_source), figsize=(3.8 * len(by_source), 3.8), squeeze=False)
     parts = []
@@ -96,7 +99,11 @@ def sweep_plot(
         interval_curves(ax, bands, places, legend=source is next(iter(by_source)))
         ax.set_xlabel(label)
         ax.set_title(on_faces(run, source, results[methods[0]]), fontsize="small")
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if log:
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter("{x:g}")
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         parts.append(f"{source.protocol} {source.split}: {_in_words(bands, places)}")
     axes[0, 0].set_ylabel(f"mean error (% of {NORMALISER} distance)")
     figure.suptitle(f"profile {run.profile}; bands: 95 % of the differences between curves", fontsize="small")

@@ -12,9 +12,12 @@ afw             Flickr photographs, several people in each, pose up to near prof
 challenging     iBUG: extreme pose, expression, light and occlusion
 private         300-W's own test photographs, between common and challenging
 menpo           the semi-frontal faces of the Menpo challenge (Zafeiriou et al., 2017): turned further than 300-W's
-mtfl            LFW and web faces; smiling 57.2 %, glasses 15.3 % (TCNN §2.2); shares of the five poses and of men as in the
+afw-300w        those of them with 68 points: both eyes are seen
+mtfl-train      LFW and web faces; smiling 57.2 %, glasses 15.3 % (TCNN §2.2); shares of the five poses and of men as in the
                 10,000 training labels of MTFL (Zhang et al., 2014)
-mtfl-test       AFLW faces: more women and four times the profiles, as the labels of MTFL's test list count them
+mtfl-aflw       AFLW faces: more women and four times the profiles, as the labels of MTFL's test list count them; here and in
+                mtfl-train a profile begins near 37 degrees, since both eyes are annotated in all of MTFL: the distance of the
+                eyes in relation to the face has the quantiles measured there
 aflw            the pose-balanced subset AFLW-PIFA: |yaw| in [0, 30), [30, 60) and [60, 90] a third each (ECT §IV)
 cofw            about 23 % of the points hidden by things (Burgos-Artizzu et al., 2013)
 mafl            celebrities; rates of men, smiles, glasses and hats as in CelebA (Liu et al., 2015), of which MAFL is a part
@@ -58,6 +61,7 @@ class Condition:
     far: tuple[float, float] = (22.0, 62.0)  # absolute yaw of a large turn
     yaw_bins: tuple[tuple[float, float, float], ...] = ()
     balanced: bool = False
+    profile: float = 45.0  # absolute yaw at which MTFL's profile begins, if its labels are to be met
     smile: float = 0.52  # probability; most people who pose for photographs smile
     male: float = 0.5
     occluders: int = 2  # things in front of the face, at most
@@ -92,6 +96,7 @@ _IJB_A = replace(
     smile=0.35,
     male=0.6,
 )
+_AFW = replace(_COMMON, yaw=20, far_yaw=0.30, far=(22, 75), roll=7, poor=0.25, crowd=0.45, outdoor=0.6)
 CONDITIONS = {
     "common": _COMMON,
     "challenging": _CHALLENGING,
@@ -102,14 +107,15 @@ CONDITIONS = {
     ),
     "lfpw": replace(_COMMON, expression=0.7, poor=0.45),
     "helen": replace(_COMMON, expression=1.0, poor=0.12, outdoor=0.5),
-    "afw": replace(_COMMON, yaw=20, far_yaw=0.30, far=(22, 75), roll=7, poor=0.25, crowd=0.45, outdoor=0.6),
+    "afw": _AFW,
+    "afw-300w": replace(_AFW, far=(22, 50)),
     "menpo": replace(_PRIVATE, yaw=19, far_yaw=0.22, far=(22, 65), pitch=11, roll=9, expression=1.0),
-    "mtfl": replace(
-        _COMMON, yaw_bins=((0, 7.5, 0.45), (7.5, 15, 0.295), (15, 30, 0.16), (30, 45, 0.062), (45, 80, 0.033)), smile=0.572,
+    "mtfl-train": replace(
+        _COMMON, yaw_bins=((0, 7.5, 0.45), (7.5, 15, 0.295), (15, 25, 0.16), (25, 38, 0.062), (38, 52, 0.033)), profile=38, smile=0.572,
         glasses=0.153, male=0.58, poor=0.45,
     ),
-    "mtfl-test": replace(
-        _COMMON, yaw_bins=((0, 7.5, 0.34), (7.5, 15, 0.27), (15, 30, 0.17), (30, 45, 0.114), (45, 80, 0.106)), smile=0.545,
+    "mtfl-aflw": replace(
+        _COMMON, yaw_bins=((0, 7.5, 0.34), (7.5, 15, 0.27), (15, 25, 0.17), (25, 36, 0.114), (36, 52, 0.106)), profile=36, smile=0.545,
         glasses=0.081, male=0.39, poor=0.45,
     ),
     "aflw": replace(
@@ -132,9 +138,10 @@ CS2_STILLS = 5712  # of Janus CS2, before the frames of its videos: TCNN §5.2
 SEQUENCES = {"janus": (("ijb-a", CS2_STILLS), ("video", 2**32))}
 # What may be asked for; a face's random streams depend on the place of its condition here, so new names go to the end.
 NAMES = (
-    "common", "challenging", "private", "train", "lfpw", "helen", "afw", "menpo", "mtfl", "aflw", "cofw", "mafl", "ijb-a", "janus", "mtfl-test",
+    "common", "challenging", "private", "train", "lfpw", "helen", "afw", "menpo", "mtfl-train", "aflw", "cofw", "mafl", "ijb-a", "janus", "mtfl-aflw",
+    "afw-300w",
 )  # fmt: skip
-_POSE_EDGES = (-45.0, -15.0, 15.0, 45.0)  # halfway between MTFL's poses at 0, 30 and 60 degrees
+_TURNED = 15.0  # degrees of yaw at which MTFL's frontal pose ends
 FAINTEST_SMILE = 0.25  # what an annotator would still call smiling
 
 
@@ -178,7 +185,8 @@ class Moment:
     @property
     def pose_class(self) -> int:
         """Pose as MTFL counts it: 1 left profile, 2 left, 3 frontal, 4 right, 5 right profile; left is the image's left."""
-        return 1 + int(np.searchsorted(_POSE_EDGES, self.pose.yaw))
+        far = self.condition.profile
+        return 1 + int(np.searchsorted((-far, -_TURNED, _TURNED, far), self.pose.yaw))
 
 
 def sample_moment(rng: np.random.Generator, name: str, index: int) -> Moment:
