@@ -151,7 +151,8 @@ def notebook_page(job: Job) -> nbformat.NotebookNode:
     for cell in page.cells:
         if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
             cell.metadata["tags"] = ["remove-cell"]
-    page.metadata.pop("papermill", None)
+    for name in ("papermill", "widgets"):  # widgets would have the page load scripts from elsewhere
+        page.metadata.pop(name, None)
     notice = book_pages.provenance(job, read_json(job.status) if done else None)
     page.cells.insert(1, nbformat.v4.new_markdown_cell(notice, id="provenance"))
     for cell in page.cells:

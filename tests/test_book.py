@@ -251,3 +251,9 @@ def test_runs_of_a_notebook_are_its_own_and_also_those_that_failed(tmp_path, mon
     lines = book_pages._runs_of("ect/s4a")
     assert sorted(line[5] for line in lines) == ["11", "22"]
     assert [line[5] for line in book_pages._runs_of("ect/s4a_test")] == ["33"]
+
+
+def test_no_page_links_to_a_heading_of_its_own():
+    """Headings have no anchors here: such a link is a warning, and warnings stop the build."""
+    pages = [*(root() / "book").rglob("*.md"), *(root() / "notebooks").rglob("*.ipynb")]
+    assert pages and not [page.name for page in pages if "](#" in page.read_text(encoding="utf-8")]

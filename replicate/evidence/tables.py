@@ -127,7 +127,7 @@ def absent(title: str = "") -> Table:
     return Table(pd.DataFrame(), f"{title}: {where}" if title else where.capitalize())
 
 
-def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
+def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "", subset: str = "test") -> Table:
     """Claims in words with both sides, the interval of their difference and the verdict.
 
     Parameters
@@ -136,6 +136,8 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
         Of one kind of faces and one profile.
     box_rule : str
         Where the starting boxes come from.
+    subset : str
+        What the images are, where all verdicts are on as many.
     """
     if not verdicts:
         return absent("Verdicts on the claims")
@@ -160,7 +162,7 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "") -> Table:
     about = caption_of(
         faces=verdicts[0].faces,
         profile=verdicts[0].profile,
-        images={f"({', '.join(ids)})" if several else "test": count for count, ids in by_images.items()},
+        images={f"({', '.join(ids)})" if several else subset: count for count, ids in by_images.items()},
         seeds=max(verdict.seeds or 1 for verdict in verdicts),
         box_rule=box_rule,
         title="Verdicts on the claims",

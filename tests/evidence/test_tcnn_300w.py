@@ -12,7 +12,17 @@ from replicate.evidence.detected import SimulatedBoxes
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.predictions import Predictions
 from replicate.evidence.tested import started as tests_of
-from replicate.evidence.tested.started import BOX, INNER, START, STARTS, TCNN, TRUTH, VANILLA, test_started
+from replicate.evidence.tested.started import (
+    BOX,
+    INNER,
+    OWN,
+    START,
+    STARTS,
+    TCNN,
+    TRUTH,
+    VANILLA,
+    test_started,
+)
 from replicate.evidence.views import tcnn_300w as views
 from replicate.faces.markups import convert
 from replicate.faces.sources import FaceSource
@@ -67,21 +77,21 @@ def models(monkeypatch):
 
     def network(name, seconds):
         def obtain(config, source, profile, seed, *, device, fresh):
-            asked.append((name, seed, fresh))
+            asked.append((f"{name}, {config.augmentation}" if name == "TCNN" else name, seed, fresh))
             stored = SimpleNamespace(report=FitReport(seconds=seconds + seed))
-            return (name, seed), stored if name == "vanilla" else [stored]
+            return (name, seed), stored if name == "vanilla CNN" else [stored]
 
         return obtain
 
     def predict_boxes(model, images, boxes):
         five = convert(load(FaceSource("300w", "unseen", "synthetic", "cpu")).points, "ibug68", "mtfl5")
         assert boxes.shape == (len(images), 4)
-        return five + model[1] + (0.5 if model[0] == "vanilla" else 0)
+        return five + model[1] + (0.5 if model[0] == "vanilla CNN" else 0)
 
     monkeypatch.setattr(FaceSource, "load", load)
     monkeypatch.setattr(baselines, "obtain", obtain)
-    monkeypatch.setattr(tcnn_training, "obtain_vanilla", network("vanilla", 10.0))
-    monkeypatch.setattr(tcnn_training, "obtain", network("tcnn", 20.0))
+    monkeypatch.setattr(tcnn_training, "obtain_vanilla", network("vanilla CNN", 10.0))
+    monkeypatch.setattr(tcnn_training, "obtain", network("TCNN", 20.0))
     monkeypatch.setattr(tcnn_training, "predict_boxes", predict_boxes)
     for cached in (tests_of._fitter, tests_of._network):
         cached.cache_clear()
@@ -111,16 +121,22 @@ def test_each_start_is_where_its_points_say(run, models):
 
 def test_only_starts_of_networks_have_their_seeds_and_one_fitter_serves_all(run, models):
     runs = {start: fit(run, start, seeds=(0, 1)) for start in STARTS}
-    assert {start: len(found) for start, found in runs.items()} == {BOX: 1, VANILLA: 2, TCNN: 2, TRUTH: 1}
-    assert [name for name, *_ in models].count("SDM") == 1
-    assert sorted(models)[1:] == [
-        ("tcnn", 0, False),
-        ("tcnn", 1, False),
-        ("vanilla", 0, False),
-        ("vanilla", 1, False),
+    assert {start: len(found) for start, found in runs.items()} == {
+        BOX: 1,
+        VANILLA: 2,
+        TCNN: 2,
+        OWN: 2,
+        TRUTH: 1,
+    }
+    networks = ("TCNN, aligned", "TCNN, aligned, own labels", "vanilla CNN")
+    assert sorted(models) == [
+        ("SDM", 0, False),
+        *((name, seed, False) for name in networks for seed in (0, 1)),
     ]
     seconds = {start: [one.provenance["training_seconds"] for one in found] for start, found in runs.items()}
-    assert seconds == {BOX: [100.0], VANILLA: [110.0, 111.0], TCNN: [120.0, 121.0], TRUTH: [100.0]}
+    tweaked = [120.0, 121.0]
+    assert seconds == {BOX: [100.0], VANILLA: [110.0, 111.0], TCNN: tweaked, OWN: tweaked, TRUTH: [100.0]}
+    assert len({one.model for found in runs.values() for one in found}) == 8
     assert runs[TCNN][1].errors[START].mean() > runs[TCNN][0].errors[START].mean() + 1
 
 

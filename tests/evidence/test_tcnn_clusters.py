@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from replicate.evidence import claims, manifest, rows
+from replicate.evidence import claims, manifest, rows, tables
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import tcnn_cluster_figures as drawn
 from replicate.evidence.views import tcnn_clusters as views
@@ -302,6 +302,7 @@ def test_planted_effects_are_found(run):
     assert gender.verdict == "not testable" and gender.claim == "TCNN-C5"
     sharp = views.judge_sharpness(run, studied)
     assert sharp.verdict == "reproduced" and "shared by two faces" in sharp.note
+    assert "4,000 train images" in tables.verdict_table([first, sharp], subset="train").caption
     assert {v.claim for v in claims.recorded("tcnn", ["smoke"])} == {f"TCNN-C{n}" for n in (1, 2, 3, 4, 6)}
 
 

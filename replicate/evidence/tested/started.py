@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -25,8 +26,9 @@ from replicate.training import FitReport
 from replicate.vocabulary import check_one_of
 
 BOX, VANILLA, TCNN, TRUTH = "SDM", "vanilla CNN+SDM", "TCNN+SDM", "true points+SDM"
-STARTS = (BOX, VANILLA, TCNN, TRUTH)
-NETWORKS = (VANILLA, TCNN)
+OWN = "TCNN, own labels+SDM"  # warped training images keep the warped points of their own face
+STARTS = (BOX, VANILLA, TCNN, OWN, TRUTH)
+NETWORKS = (VANILLA, TCNN, OWN)
 INNER = Score("inter-ocular", "49 points")
 START = "inter-ocular, at the start"  # key of the error of the shape that the fit begins with
 VERSION = 1  # raise when a change here or in `methods.started` gives other shapes
@@ -120,15 +122,16 @@ def _sdm(run: Experiment) -> SDM:
     return SDM(baselines.SDM_CONFIGS[run.profile])
 
 
-def _config(run: Experiment) -> TCNNConfig:
-    return tcnn.CONFIGS[run.profile]
+def _config(run: Experiment, start: str) -> TCNNConfig:
+    config = tcnn.CONFIGS[run.profile]
+    return replace(config, augmentation="aligned, own labels") if start == OWN else config
 
 
 def _keys(run: Experiment, five: FaceSource, start: str, seed: int) -> list[ModelKey]:
     """What names the network behind a start, if there is one."""
     if start not in NETWORKS:
         return []
-    vanilla, heads = tcnn_training.keys(_config(run), five, run.profile, seed)
+    vanilla, heads = tcnn_training.keys(_config(run, start), five, run.profile, seed)
     return [vanilla if start == VANILLA else heads]
 
 
@@ -142,9 +145,9 @@ def _fitter(run: Experiment, train: FaceSource) -> tuple[SDM, float]:
 @cache
 def _network(run: Experiment, five: FaceSource, start: str, seed: int) -> tuple[Model, float]:
     """The network behind a start, and the seconds that it took."""
-    how = dict(device=run.device, fresh=run.fresh)
+    config, how = _config(run, start), dict(device=run.device, fresh=run.fresh)
     if start == VANILLA:
-        model, stored = tcnn_training.obtain_vanilla(_config(run).vanilla, five, run.profile, seed, **how)
+        model, stored = tcnn_training.obtain_vanilla(config.vanilla, five, run.profile, seed, **how)
         return model, stored.report.seconds
-    model, models = tcnn_training.obtain(_config(run), five, run.profile, seed, **how)
+    model, models = tcnn_training.obtain(config, five, run.profile, seed, **how)
     return model, store.reports(models)[-1].seconds

@@ -142,11 +142,12 @@ def choice_table(studies: Mapping[str, Study], rows: Sequence[Row]) -> Table:
             density = np.mean([one.log_density for one in studied.partitions(level)], axis=0)
             value, low, high = studied.variances(level, VALIDATING).overall().interval()
             sizes = np.concatenate([one.sizes for one in studied.partitions(level)])
+            unequal = f"{np.median(sizes):.0f} ± {sizes.std():.0f}, {sizes.min()} to {sizes.max()}"
             spread = f"{value:.3f} [{low:.3f}, {high:.3f}]"
             densities = (f"{density[0]:.3f}", f"{density[1]:.3f}")
-            lines.append((f"input of {level}", name, *densities, spread, f"{sizes.min()} to {sizes.max()}"))
+            lines.append((f"input of {level}", name, *densities, spread, unequal))
     columns = ["features", "clustering", "log density, train", "log density, validation"]
-    columns += ["variance, validation, px²", "sizes"]
+    columns += ["variance, validation, px²", "sizes: median ± SD, range"]
     caption = captions.caption(rows, "Kinds of clusters (log densities per number of a feature, in nats)")
     return Table(pd.DataFrame(lines, columns=columns), caption)
 
