@@ -49,7 +49,7 @@ def shared(source: FaceSource, train: FaceSource) -> int:
 
 def likeness(faces: FaceSet, others: FaceSet) -> np.ndarray:
     """The highest correlation of each face with any of the others, (N,): of grey thumbnails that are laid on each other by five points."""
-    return (_thumbnails(faces) @ _thumbnails(others).T).max(1)
+    return _highest(faces, _thumbnails(others))
 
 
 def seen_rows(
@@ -64,10 +64,11 @@ def seen_rows(
     """
     rows = []
     for method, train in trainings.items():
+        known = _thumbnails(train.load()) if run.faces == "real" else None
         for name, source in tests.items():
             found = {SEEN: shared(source, train)}
-            if run.faces == "real":
-                found[LOOKALIKES] = int((likeness(source.load(), train.load()) > ALIKE).sum())
+            if known is not None:
+                found[LOOKALIKES] = int((_highest(source.load(), known) > ALIKE).sum())
             rows += [
                 Row(**row.to_dict() | {"protocol": "300w", "subset": name, "images": source.count})
                 for row in run.count_rows(artefact, method, found)
@@ -83,6 +84,10 @@ def seen_table(rows: list[Row], title: str) -> Table:
         line[f"{row.method}: {row.metric}"] = number(row.value, "count")
     table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("test set").reset_index()
     return Table(table, caption(rows, title))
+
+
+def _highest(faces: FaceSet, known: np.ndarray) -> np.ndarray:
+    return (_thumbnails(faces) @ known.T).max(1)
 
 
 def _thumbnails(faces: FaceSet) -> np.ndarray:
