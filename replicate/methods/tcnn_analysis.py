@@ -7,7 +7,7 @@ clusters. From these small files every number of §2.2 follows, without faces an
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Self
@@ -19,7 +19,6 @@ from torch import Tensor
 from replicate import store
 from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
-from replicate.faces.augment import FramedFaces
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.methods import tcnn, tcnn_training
@@ -37,6 +36,7 @@ PARTITIONS = (*LEVELS, UNTRAINED, POSITIONS)
 PICTURED = (RGB, LAST)  # Fig. 1
 LABELS = ("male", "smiling", "wearing_glasses")  # §2.2: the binary attributes
 _MOST = 256  # clusters: a face's is kept in a byte
+_CHUNK = 1024  # crops that pass the network at a time
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,10 @@ def _parts(source: FaceSource) -> tuple[FaceSet, FaceSet]:
     return faces.subset(~out), faces.subset(out)
 
 
-def _crops(faces: FramedFaces) -> Tensor:
-    return torch.cat(list(tcnn_training.plain_crops(faces)))
+def _seen(faces: FaceSet, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Crops (n, 3, 40, 40) and points (n, 5, 2); the canvases, which fill as much again, are let go."""
+    framed = tcnn_training.framed(faces, device)
+    return torch.cat(list(tcnn_training.plain_crops(framed))), framed.points
 
 
 def _cluster(
@@ -291,16 +293,15 @@ def _cluster(
 ) -> store.Training:
     """Clusters of every level and both controls, as a model file holds them."""
     began = time.perf_counter()
-    parts = [tcnn_training.framed(part, device) for part in _parts(source)]
-    learning, validating = map(_crops, parts)
-    energy = gradient_energy(learning)
+    crops, points = zip(*(_seen(part, device) for part in _parts(source)), strict=True)
+    learning, validating = crops
+    energy = torch.cat([gradient_energy(part) for part in learning.split(_CHUNK)])
     tensors: dict[str, Tensor] = {}
-    for name, features in _features(network, seed, parts, (learning, validating)):
+    for name, features in _features(network, seed, crops, points):
         partition = _partition(config, seed, name, features, learning, energy)
         tensors |= {f"{name}.{key}": value for key, value in partition.tensors().items()}
     shapes = tcnn.predict(network, validating).cpu().numpy()
-    true = parts[1].points.cpu().numpy()
-    error = nme(shapes, true, normaliser="inter-pupil", markup=tcnn.MARKUP)
+    error = nme(shapes, points[1].cpu().numpy(), normaliser="inter-pupil", markup=tcnn.MARKUP)
     tensors["validation_error"] = torch.from_numpy(error).float()
     report = FitReport(seconds=time.perf_counter() - began, stopped="all levels clustered")
     return tensors, report, describe_device(device)
@@ -310,12 +311,14 @@ Lazy = Callable[[], tuple[Tensor, Tensor]]  # features of learning and of valida
 
 
 def _features(
-    network: Vanilla, seed: int, parts: list[FramedFaces], crops: tuple[Tensor, Tensor]
+    network: Vanilla, seed: int, crops: Sequence[Tensor], points: Sequence[Tensor]
 ) -> Iterator[tuple[str, Lazy]]:
     """What is clustered, by name; computed when asked for, since one level of all faces fills 200 MB."""
 
     def of(net: Vanilla, level: str) -> Lazy:
-        return lambda: tuple(torch.cat([net.features(x, level) for x in part.split(1024)]) for part in crops)
+        return lambda: tuple(
+            torch.cat([net.features(x, level) for x in part.split(_CHUNK)]) for part in crops
+        )
 
     torch.manual_seed(seed)
     untrained = Vanilla().to(network.mean.device)
@@ -323,7 +326,7 @@ def _features(
     for level in LEVELS:
         yield level, of(network, level)
     yield UNTRAINED, of(untrained.requires_grad_(False), LAST)
-    yield POSITIONS, lambda: tuple(part.points.flatten(1) for part in parts)
+    yield POSITIONS, lambda: tuple(part.flatten(1) for part in points)
 
 
 @torch.inference_mode()
@@ -376,7 +379,7 @@ def _describe(clusters: Clusters, source: FaceSource, device: torch.device) -> s
         tensors[f"{prefix}points"] = tcnn_training.framed(part).points.flatten()
         labels = np.stack([np.asarray(part.attributes[name]) for name in LABELS], 1)
         tensors[f"{prefix}labels"] = torch.from_numpy(labels.astype(np.uint8)).flatten()
-    crops = _crops(tcnn_training.framed(parts[0], device))
+    crops, _ = _seen(parts[0], device)
     for level in PICTURED:
         partition = clusters.partitions[level]
         means = mean_images(crops, partition.learning, partition.clusters).nan_to_num()
