@@ -233,16 +233,16 @@ def _resume(path: Path, network, optimiser) -> tuple[FitReport, dict[str, Tensor
     if not path.exists():
         return FitReport(), _copy(network)
     tensors = load_file(path)
-    network.load_state_dict(_with_prefix(tensors, "network."))
+    network.load_state_dict(with_prefix(tensors, "network."))
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _with_prefix(tensors, "adam.").items():
+    for name, value in with_prefix(tensors, "adam.").items():
         number, key = name.split(".")
         state.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     _match_layouts(optimiser)
     report = FitReport(**json.loads(read_metadata(path)["report"]))
     report.history = [tuple(pair) for pair in report.history]
-    return report, _with_prefix(tensors, "best.")
+    return report, with_prefix(tensors, "best.")
 
 
 def _match_layouts(optimiser: torch.optim.Optimizer) -> None:
@@ -253,7 +253,8 @@ def _match_layouts(optimiser: torch.optim.Optimizer) -> None:
                 moments[name] = torch.empty_like(parameter).copy_(value)
 
 
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

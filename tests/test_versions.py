@@ -21,6 +21,7 @@ from replicate.paths import root
 
 FACES = ("faces/sources", "faces/markups", "faces/boxes", "faces/images")
 SHARED = ("training", "geometry", "shapes", "networks", *FACES, "faces/augment", "faces/perturbations")
+TCNN = ("methods/tcnn", "methods/tcnn_training", "methods/tcnn_augmentation", "methods/tcnn_heads")
 METHODS = {
     "dan": (dan.VERSION, (*SHARED, "methods/dan", "methods/dan_training")),
     "ect": (
@@ -40,11 +41,11 @@ METHODS = {
     ),
     "tcnn": (
         tcnn.VERSION,
-        (*SHARED, "metrics/landmarks", "methods/tcnn", "methods/tcnn_training"),
+        (*SHARED, "metrics/landmarks", *TCNN),
     ),
     "tcnn_analysis": (
         tcnn_analysis.VERSION,
-        (*SHARED, "metrics/landmarks", "methods/tcnn", "methods/tcnn_training", "methods/tcnn_analysis"),
+        (*SHARED, "metrics/landmarks", *TCNN, "methods/tcnn_analysis"),
     ),
     "recognition": (
         recognition.VERSION,

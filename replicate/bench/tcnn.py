@@ -22,9 +22,9 @@ from replicate.bench import Measurement
 from replicate.bench.machine import operations, peak, rate, synchronised
 from replicate.devices import choose_device, describe_device
 from replicate.evidence import timings
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_heads
 from replicate.methods.tcnn import LEVELS, SIDE, Heads, Mixture, TCNNConfig, Tweaked, Vanilla
-from replicate.methods.tcnn_training import Pools
+from replicate.methods.tcnn_augmentation import Pools
 
 HEADS, IMAGES, VALIDATION = 64, 5000, 31  # §2.2 and §3.2; a 64th of the faces that validate (§2.1)
 FACES = 7934  # learning faces of MTFL's 10,000
@@ -90,7 +90,7 @@ def kept_of(made: Vanilla, one: Cluster) -> tuple[Tensor, Tensor]:
 
 
 def tune(made: Vanilla, one: Cluster, kept: tuple[Tensor, Tensor], config: TCNNConfig, folder: Path) -> Heads:
-    """One epoch of as many heads as `config` has clusters, all with the images of one cluster, as `tcnn_training` trains them.
+    """One epoch of as many heads as `config` has clusters, all with the images of one cluster, as `tcnn_heads` trains them.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def tune(made: Vanilla, one: Cluster, kept: tuple[Tensor, Tensor], config: TCNNC
     validating = [torch.arange(len(checked), device=sizes.device)] * count
     heads = Heads(made, count)
     once = replace(config, epochs=1)
-    tcnn_training.fit_heads(heads, pools, checked, one.true, validating, once, 0, folder / "unused")
+    tcnn_heads.fit_heads(heads, pools, checked, one.true, validating, once, 0, folder / "unused")
     return heads
 
 

@@ -215,6 +215,14 @@ def stacked_errors(runs: list[Predictions], normaliser: str) -> np.ndarray:
     return np.stack([run.errors[normaliser] for run in runs])
 
 
+def paired_errors(
+    left: Sequence[Predictions], right: Sequence[Predictions], normaliser: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """`stacked_errors` of two methods with the seeds that both have: runs are in the order of their seeds, and some methods have more."""
+    both = min(len(left), len(right))
+    return stacked_errors(list(left)[:both], normaliser), stacked_errors(list(right)[:both], normaliser)
+
+
 def swept(runs: Sequence[Predictions], normaliser: str, what: str) -> tuple[tuple[int, ...], np.ndarray]:
     """Errors of S models at all K settings that were tried of one quantity, and these settings.
 

@@ -20,9 +20,7 @@ from replicate.files import sha256
 from replicate.geometry import fit_similarity
 
 SIDE = 32  # pixels of a thumbnail
-ALIKE = (
-    0.975  # correlation of two thumbnails; copies of a photograph are above, those of two photographs below
-)
+ALIKE = 0.975  # correlation of two thumbnails: copies of a photograph are above, others below
 SEEN, LOOKALIKES = "faces of the training set", "faces that look like one of the training set"
 _PLACES = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.55], [0.34, 0.76], [0.66, 0.76]]) * (SIDE - 1)
 

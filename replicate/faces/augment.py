@@ -257,7 +257,7 @@ class Samples:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Crops (batch, K, size, size) and true shapes (batch, L, 2) in frame pixels of a step; half of them mirrored."""
         index = self.order_at(torch.arange(step * self.batch, (step + 1) * self.batch))
-        generator = _generator(self.seed, step, 0)
+        generator = seeded(self.seed, step, 0)
         moves = self.perturbation.sample(self.batch, self.canvases.frame, generator)
         mirrored = torch.rand(self.batch, generator=generator) < 0.5
         return self.framed.augmented(index, moves, mirrored)
@@ -300,7 +300,7 @@ class EnlargedSamples:
         self.framed = frame_faces(faces, mean, frame, perturbations, device, boxes=boxes, colour=colour)
         self.batch, self.seed = batch, seed
         self.moves = torch.cat([
-            perturbation.sample(len(faces), frame, _generator(seed, number, 2))
+            perturbation.sample(len(faces), frame, seeded(seed, number, 2))
             for number, perturbation in enumerate(perturbations)
         ])  # fmt: skip
         self.mirrored = torch.tensor([variant.mirrored for variant in variants]).repeat_interleave(len(faces))
@@ -329,10 +329,10 @@ def _order_at(positions: Tensor, count: int, seed: int) -> Tensor:
 @lru_cache(maxsize=4)
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The images in the order of one epoch; for reading only."""
-    return torch.randperm(count, generator=_generator(seed, epoch, 1))
+    return torch.randperm(count, generator=seeded(seed, epoch, 1))
 
 
-def _generator(*numbers: int) -> torch.Generator:
+def seeded(*numbers: int) -> torch.Generator:
     """Random numbers that these numbers determine, unrelated to those of any others."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)

@@ -21,6 +21,7 @@ import numpy as np
 
 from replicate.errors import ReplicateError
 from replicate.faces.images import to_grey
+from replicate.faces.patches import iou
 from replicate.progress import progress_bar
 
 NAME = "OpenCV's frontal-face cascade"
@@ -127,20 +128,12 @@ def placed(squares: np.ndarray, where: np.ndarray) -> np.ndarray:
     return squares[..., [0, 1, 0, 1]] + _side(squares)[..., None] * where
 
 
-def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union (...) of boxes (..., 4) with others; NaN where a box is NaN."""
-    low = np.maximum(boxes[..., :2], others[..., :2])
-    high = np.minimum(boxes[..., 2:], others[..., 2:])
-    shared = np.prod(np.clip(high - low, 0, None), -1)
-    return shared / (_area(boxes) + _area(others) - shared)
-
-
 def match(squares: Sequence[np.ndarray], where: np.ndarray, boxes: np.ndarray) -> Detections:
     """For each of N faces, the square whose box by the relation `where` overlaps its true box (N, 4) most."""
     chosen, overlaps = np.full((len(boxes), 4), np.nan), np.zeros(len(boxes))
     for index, (found, box) in enumerate(zip(squares, np.asarray(boxes, float), strict=True)):
         if len(found):
-            shared = overlap(placed(found, where), box)
+            shared = iou(placed(found, where), box)
             chosen[index], overlaps[index] = found[shared.argmax()], shared.max()
     return Detections(chosen, overlaps)
 
@@ -158,7 +151,3 @@ def _middle(boxes: np.ndarray) -> np.ndarray:
 
 def _side(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., 2:] - boxes[..., :2]).mean(-1)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(boxes[..., 2:] - boxes[..., :2], -1)

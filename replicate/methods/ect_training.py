@@ -125,7 +125,7 @@ def assemble(config: ECTConfig, model: StoredModel) -> tuple[FCN, PDM]:
 
 
 def _stored_pdm(model: StoredModel, config: ECTConfig) -> PDM:
-    own = {name.removeprefix(_PDM): value for name, value in model.tensors.items() if name.startswith(_PDM)}
+    own = training.with_prefix(model.tensors, _PDM)
     return PDM(**own, active=len(own["eigenvalues"])).using(config.components)
 
 

@@ -23,9 +23,7 @@ from replicate.metrics import tar_at_far
 from replicate.training import Schedule
 
 VERSION = 1  # raise when a change here alters what a training gives
-FRAME = Frame(
-    size=64, extent=52.0, zoom=1.0
-)  # our choice: a box fills 52 of the 64 pixels of an aligned face
+FRAME = Frame(size=64, extent=52.0, zoom=1.0)  # our choice: a box fills 52 of 64 pixels
 FARS = (0.01, 0.1)  # §5.2
 BETAS = tuple(range(21))  # of the softmax: as in later work of the same group (Masi et al., 2016)
 KEPT = 4000 / 4096  # §5.2: share of the numbers that PCA keeps

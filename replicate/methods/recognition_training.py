@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from replicate import store, training
 from replicate.devices import choose_device, describe_device
+from replicate.faces.augment import seeded
 from replicate.faces.faceset import FaceSet
 from replicate.faces.people import People
 from replicate.faces.sources import FaceSource
@@ -217,8 +218,7 @@ class Samples:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Aligned faces (batch, 3, 64, 64) and labels (batch,) of a step."""
-        state = np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0]
-        generator, batch = torch.Generator().manual_seed(int(state) >> 1), self.config.batch
+        generator, batch = seeded(self.seed, step), self.config.batch
         index = self.learning[torch.randint(len(self.learning), (batch,), generator=generator)]
         aligner = torch.randint(len(self.moves), (batch,), generator=generator)
         mirrored = torch.rand(batch, generator=generator) < 0.5 * self.config.mirrored

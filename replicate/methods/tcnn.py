@@ -1,6 +1,6 @@
 """Tweaked CNN, TCNN (Wu, Hassner, Kim, Medioni and Natarajan, "Facial Landmark Detection with Tweaked Convolutional Neural Networks"):
-the vanilla network, §2.1; clusters of its features and what they have in common, §2.2; and the tweaked network, §3.1. Its training, with the
-augmentation of §3.2, is in `tcnn_training`.
+the vanilla network, §2.1; clusters of its features and what they have in common, §2.2; and the tweaked network, §3.1. Training is in
+`tcnn_training`, with the augmentation of §3.2 in `tcnn_augmentation` and the tweaking in `tcnn_heads`.
 
 Shapes are (N, 5, 2) in pixels of the crop, 40 a side: (x, y), 0-based, pixel centres at integers. Landmarks 0 and 1 are the eyes.
 """
@@ -49,9 +49,7 @@ class VanillaConfig:
     warps: float = 0.0  # §3.2: share of training crops that are warped onto the points of another face
     validate_every: int = 1000
     patience: int = 1000  # validations; the step size falls to zero over the budget, which ends the training
-    sanity_gate: bool = (
-        True  # stop a network that does not beat the mean shape; `smoke` is too short to ask it
-    )
+    sanity_gate: bool = True  # stop a network that is no better than the mean shape
 
     @property
     def perturbation(self) -> UniformPerturbation:

@@ -21,7 +21,7 @@ from replicate.devices import choose_device, describe_device
 from replicate.errors import ReplicateError
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_augmentation, tcnn_training
 from replicate.methods.tcnn import LEVELS, Mixture, TCNNConfig, Vanilla, VanillaConfig
 from replicate.metrics import nme
 from replicate.store import ModelKey, StoredModel
@@ -285,7 +285,7 @@ def _parts(source: FaceSource) -> tuple[FaceSet, FaceSet]:
 def _seen(faces: FaceSet, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Crops (n, 3, 40, 40) and points (n, 5, 2); the canvases, which fill as much again, are let go."""
     framed = tcnn_training.framed(faces, device)
-    return torch.cat(list(tcnn_training.plain_crops(framed))), framed.points
+    return torch.cat(list(tcnn_augmentation.plain_crops(framed))), framed.points
 
 
 def _cluster(

@@ -26,6 +26,15 @@ def test_a_constant_difference_has_an_interval_without_width():
     assert found["c"].difference == pytest.approx(-0.25) and found["c"].p_value < 0.01
 
 
+def test_methods_with_fewer_seeds_are_paired_with_those_of_the_reference_and_baselines_with_all():
+    three = runs(0.0)
+    first, others = three[0].errors["inter-ocular"], [one.errors["inter-ocular"] for one in three]
+    found = ablations.differences({"a": three, "b": runs(0.5)[:1], "SDM": runs(0.5)[:1]}, "a")
+    assert found["b"][2:5] == pytest.approx((0.5, 0.5, 0.5))
+    assert found["SDM"].difference == pytest.approx(0.5 + first.mean() - np.mean(others))
+    assert found["SDM"].high > found["SDM"].low
+
+
 def test_an_unknown_reference_is_named():
     with pytest.raises(ReplicateError, match="reference: got 'x', expected one of a, b"):
         ablations.differences({"a": runs(0.0), "b": runs(1.0)}, "x")

@@ -8,7 +8,7 @@ from replicate.evidence import tables, timings
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import tcnn_ablations
 from replicate.evidence.views import tcnn_costs as views
-from replicate.methods import tcnn_training
+from replicate.methods import tcnn_heads, tcnn_training
 from replicate.methods.tcnn import CONFIGS, TCNNConfig
 from replicate.store import StoredModel
 from replicate.training import FitReport
@@ -32,7 +32,7 @@ def stored(monkeypatch):
         whole = 60.0 + 30.0 * config.clusters
         reports = [FitReport(seconds=1800.0), FitReport(seconds=whole, data_seconds=60.0)]
         epochs = torch.full((config.clusters,), 80)
-        told = {f"tweaking.{name}": epochs for name in tcnn_training.Tweaking._fields}
+        told = {f"tweaking.{name}": epochs for name in tcnn_heads.Tweaking._fields}
         models = zip(keys, ({}, told), reports, strict=True)
         return None, [
             StoredModel(key, tensors, report, "a device", "", "") for key, tensors, report in models

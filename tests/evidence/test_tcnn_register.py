@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from replicate.evidence import ambiguities
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_augmentation
 from replicate.methods.tcnn import CONFIGS, Heads, TCNNConfig, Vanilla
 
 TCNN = {entry.id: entry for entry in ambiguities.load("tcnn")}
@@ -32,7 +32,7 @@ def test_the_vanilla_network_alone_sees_moved_images():
 
 
 def test_shifted_images_are_shifted_by_a_tenth():
-    assert "up to a tenth of the crop" in TCNN["TCNN-A18"].choice and tcnn_training.OVERSAMPLING == 0.1
+    assert "up to a tenth of the crop" in TCNN["TCNN-A18"].choice and tcnn_augmentation.OVERSAMPLING == 0.1
 
 
 @pytest.mark.parametrize("split", tcnn.SPLITS)

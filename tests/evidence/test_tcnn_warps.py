@@ -12,7 +12,7 @@ from replicate.evidence import manifest
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.views import tcnn_warps as views
 from replicate.faces.sources import FaceSource
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_augmentation, tcnn_training
 
 CLUSTERS = torch.arange(24) % 3
 CONFIG = tcnn.CONFIGS["smoke"]
@@ -105,7 +105,7 @@ def rejecting(monkeypatch, faces):
     found = SimpleNamespace(network=SimpleNamespace(mean=torch.zeros(1)), mixture=None)
     monkeypatch.setattr(FaceSource, "load", lambda source: faces)
     monkeypatch.setattr(tcnn_training, "obtain", lambda *args, **kwargs: (found, []))
-    monkeypatch.setattr(tcnn_training, "rejections", rejections)
+    monkeypatch.setattr(tcnn_augmentation, "rejections", rejections)
     monkeypatch.setattr(views, "clusters_of", lambda model, faces: np.arange(len(faces)) % 3)
     return asked
 

@@ -12,7 +12,7 @@ from replicate.evidence.experiment import Experiment
 from replicate.evidence.tested import ONE_IMAGE, tcnn_clusters
 from replicate.evidence.views import tcnn_offsets
 from replicate.faces.sources import FaceSource
-from replicate.methods import tcnn_training
+from replicate.methods import tcnn_augmentation, tcnn_training
 from replicate.methods.tcnn import CONFIGS, Heads, Mixture, Tweaked, Vanilla, mirror_shapes
 from replicate.metrics import nme
 from replicate.training import FitReport
@@ -26,7 +26,7 @@ def model():
     torch.manual_seed(0)
     network = Vanilla().eval().requires_grad_(False)
     features = torch.cat(
-        [network.features(c) for c in tcnn_training.plain_crops(tcnn_training.framed(five_dots(FACES)))]
+        [network.features(c) for c in tcnn_augmentation.plain_crops(tcnn_training.framed(five_dots(FACES)))]
     )
     heads = Heads(network, CONFIG.clusters)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_faces_that_validate_are_those_of_the_training(asked, model):
     faces = five_dots(FACES).subset(out)
     assert found.run.names == faces.names and found.clusters == CONFIG.clusters
     with torch.inference_mode():
-        crops = torch.cat(list(tcnn_training.plain_crops(tcnn_training.framed(faces))))
+        crops = torch.cat(list(tcnn_augmentation.plain_crops(tcnn_training.framed(faces))))
         expected = model.mixture.log_joint(model.network.features(crops)).argmax(1)
     assert found.cluster.tolist() == expected.tolist()
     assert found.pose.tolist() == (np.arange(FACES) % 5 + 1)[out].tolist()
@@ -136,7 +136,7 @@ def test_the_answer_to_the_mirror_image_follows_from_the_average(model):
     faces = five_dots(8)
     found = tcnn_offsets.signed_offsets(model, faces)["its mirror image"]
     framed = tcnn_training.framed(faces)
-    [crops] = tcnn_training.plain_crops(framed)
+    [crops] = tcnn_augmentation.plain_crops(framed)
     with torch.inference_mode():
         alone = mirror_shapes(model(crops.flip(-1)))
     eyes = (framed.points[:, 0] - framed.points[:, 1]).norm(dim=-1)

@@ -5,6 +5,7 @@ import pytest
 
 from replicate.errors import ReplicateError
 from replicate.faces import detector
+from replicate.faces.patches import iou
 from replicate.faces.synthetic import generate
 
 
@@ -12,16 +13,6 @@ from replicate.faces.synthetic import generate
 def picture():
     """A generated face that looks ahead, 128 pixels a side."""
     return generate(300, 3, "helen", size=128)
-
-
-def test_overlap_is_the_shared_part_of_both_areas():
-    box = np.array([0.0, 0, 4, 4])
-    others = np.array(
-        [[0.0, 0, 4, 4], [2, 0, 6, 4], [0, 0, 2, 2], [4, 0, 8, 4], [9, 9, 10, 10], [np.nan] * 4]
-    )
-    expected = [1, 8 / 24, 4 / 16, 0, 0, np.nan]
-    np.testing.assert_allclose(detector.overlap(others, box), expected)
-    np.testing.assert_allclose(detector.overlap(box, others), expected)
 
 
 def test_boxes_that_lie_alike_in_their_squares_are_placed_exactly():
@@ -67,10 +58,10 @@ def test_a_generated_face_is_found_where_it_is(picture):
 def test_squares_are_in_pixels_of_the_image_whatever_the_border_and_the_reduction(picture, monkeypatch):
     [plain] = detector.find_squares(picture.image, padding=0.0)[:1]
     [padded] = detector.find_squares(picture.image, padding=0.5)[:1]
-    assert detector.overlap(plain, padded) > 0.7
+    assert iou(plain, padded) > 0.7
     monkeypatch.setattr(detector, "LARGEST_SIDE", 64)
     [reduced] = detector.find_squares(picture.image, smallest=0.4)[:1]
-    assert detector.overlap(plain, reduced) > 0.7
+    assert iou(plain, reduced) > 0.7
 
 
 def test_a_face_that_fills_its_picture_is_found_with_a_border_alone(picture):

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from replicate import paths, store
 from replicate.errors import ReplicateError
-from replicate.methods import tcnn, tcnn_analysis, tcnn_training
+from replicate.methods import tcnn, tcnn_analysis, tcnn_augmentation, tcnn_training
 from replicate.methods.tcnn import LEVELS, Mixture, VanillaConfig
 from replicate.methods.tcnn_analysis import (
     LAST,
@@ -161,7 +161,8 @@ def test_clusters_of_every_level_are_those_of_its_features():
     out = tcnn_training.held_out(COUNT)
     network, _ = tcnn_training.obtain_vanilla(SMALL, Source(), "smoke", 0, device="cpu")
     crops = [
-        torch.cat(list(tcnn_training.plain_crops(tcnn_training.framed(faces.subset(w))))) for w in (~out, out)
+        torch.cat(list(tcnn_augmentation.plain_crops(tcnn_training.framed(faces.subset(w)))))
+        for w in (~out, out)
     ]
     for level in LEVELS:
         learning, validating = (network.features(part, level) for part in crops)
@@ -208,7 +209,7 @@ def test_faces_are_kept_as_they_are():
         part = faces.subset(which)
         assert (points == tcnn_training.framed(part).points.numpy()).all()
         assert (labels == np.stack([part.attributes[name] for name in tcnn_analysis.LABELS], 1)).all()
-    crops = torch.cat(list(tcnn_training.plain_crops(tcnn_training.framed(faces.subset(~out)))))
+    crops = torch.cat(list(tcnn_augmentation.plain_crops(tcnn_training.framed(faces.subset(~out)))))
     assert tuple(found.means) == PICTURED == (RGB, LAST)
     for level, means in found.means.items():
         expected = mean_images(crops, clusters.partitions[level].learning, 3).nan_to_num()

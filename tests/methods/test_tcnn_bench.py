@@ -8,7 +8,7 @@ import torch
 
 from replicate.bench import tcnn as bench
 from replicate.evidence import timings
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_heads
 from replicate.methods.tcnn import LEVELS, TCNNConfig
 
 torch.set_num_threads(1)
@@ -57,9 +57,9 @@ def test_all_forms_train_the_same_head(small, tmp_path):
 
     def batches(sizes, batch, generator):
         index = torch.stack([order + 120 * k for k in range(len(sizes))], 1)
-        return tcnn_training._Batches(index, torch.ones(index.shape, dtype=torch.bool))
+        return tcnn_heads.Batches(index, torch.ones(index.shape, dtype=torch.bool))
 
-    small.setattr(tcnn_training, "epoch_batches", batches)
+    small.setattr(tcnn_heads, "epoch_batches", batches)
     configs = [replace(TCNNConfig(), clusters=count) for count in (1, 4)]
     alone, together = (bench.tune(made, one, kept, config, tmp_path) for config in configs)
     plain = bench.tune_plainly(made, one, configs[0], iter(order))

@@ -17,9 +17,11 @@ from replicate.faces import synthetic
 from replicate.faces.boxes import SQUARE, TIGHT
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import convert
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_augmentation, tcnn_heads, tcnn_training
 from replicate.methods.tcnn import CONFIGS, SPLITS, Heads, Mixture, TCNNConfig, Vanilla, VanillaConfig
-from replicate.methods.tcnn_training import Pools, Tweaking, WarpedSamples
+from replicate.methods.tcnn_augmentation import Pools
+from replicate.methods.tcnn_heads import Tweaking
+from replicate.methods.tcnn_training import WarpedSamples
 from replicate.training import FitReport
 
 torch.set_num_threads(1)
@@ -79,7 +81,7 @@ def clustered(count=40, clusters=3, seed=0, **drawn):
     """Faces, a network, and clusters of what enters its FC5."""
     faces = tcnn_training.framed(five_dots(count, seed, **drawn))
     net = network(faces)
-    found = torch.cat([net.features(crops) for crops in tcnn_training.plain_crops(faces)])
+    found = torch.cat([net.features(crops) for crops in tcnn_augmentation.plain_crops(faces)])
     mixture = Mixture.fit(found, clusters, 0)
     return net, mixture, faces, mixture.assign(found)
 
@@ -103,7 +105,7 @@ def test_the_box_fills_the_crop():
     points = np.float32([[[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]]])
     faces = replace(five_dots(1), images=image[None], boxes=box, points=points)
     seen = tcnn_training.framed(faces)
-    (crop,) = next(tcnn_training.plain_crops(seen))
+    (crop,) = next(tcnn_augmentation.plain_crops(seen))
     places = np.arange(40) + 0.5  # 40 pixels a side from the edge of the box on
     np.testing.assert_allclose(255 * crop[0].mean(0), 2 * (30 + places), atol=0.6)
     np.testing.assert_allclose(255 * crop[1].mean(1), 2 * (25 + places), atol=0.6)
@@ -112,7 +114,7 @@ def test_the_box_fills_the_crop():
 
 def test_dots_lie_where_the_points_say():
     seen = tcnn_training.framed(five_dots(12))
-    (crops,) = tcnn_training.plain_crops(seen)
+    (crops,) = tcnn_augmentation.plain_crops(seen)
     assert (read_off(crops) - seen.points).norm(dim=-1).max() < 0.6
 
 
@@ -127,7 +129,7 @@ def test_faces_must_have_five_known_points():
 
 def test_mean_and_deviation_are_those_of_each_value():
     seen = tcnn_training.framed(five_dots(9))
-    crops = torch.cat(list(tcnn_training.plain_crops(seen))).double().numpy()
+    crops = torch.cat(list(tcnn_augmentation.plain_crops(seen))).double().numpy()
     mean, std = tcnn_training.crop_statistics(seen)
     np.testing.assert_allclose(mean, crops.mean(0), atol=1e-6)
     np.testing.assert_allclose(std, np.maximum(crops.std(0), 1e-3), atol=1e-6)
@@ -366,7 +368,7 @@ def test_equation_5_brings_landmarks_onto_landmarks():
     faces = tcnn_training.framed(five_dots(10, jitter=0.0, turn=20.0))
     cluster = torch.tensor([0, 1] * 5)
     owner = torch.tensor([0] * 20 + [1] * 20)
-    crops, labels = tcnn_training._augmented(faces, cluster, owner, "aligned", numbers())
+    crops, labels = tcnn_augmentation._augmented(faces, cluster, owner, "aligned", numbers())
     assert (read_off(crops) - labels).norm(dim=-1).max() < 1.0
     for k in range(2):
         own = faces.points[cluster == k]
@@ -377,8 +379,8 @@ def test_equation_5_brings_landmarks_onto_landmarks():
 def test_labels_of_the_moved_face_are_where_its_own_landmarks_went():
     faces = tcnn_training.framed(five_dots(10, jitter=2.0))
     cluster, owner = torch.zeros(10, dtype=torch.long), torch.zeros(30, dtype=torch.long)
-    crops, own = tcnn_training._augmented(faces, cluster, owner, "aligned, own labels", numbers())
-    same, target = tcnn_training._augmented(faces, cluster, owner, "aligned", numbers())
+    crops, own = tcnn_augmentation._augmented(faces, cluster, owner, "aligned, own labels", numbers())
+    same, target = tcnn_augmentation._augmented(faces, cluster, owner, "aligned", numbers())
     assert torch.equal(crops, same)
     found = read_off(crops)
     assert (found - own).norm(dim=-1).mean() < 0.5
@@ -388,8 +390,8 @@ def test_labels_of_the_moved_face_are_where_its_own_landmarks_went():
 def test_no_face_is_warped_onto_itself():
     faces = tcnn_training.framed(five_dots(3, jitter=2.0))
     cluster, owner = torch.zeros(3, dtype=torch.long), torch.zeros(200, dtype=torch.long)
-    _, own = tcnn_training._augmented(faces, cluster, owner, "aligned, own labels", numbers())
-    _, target = tcnn_training._augmented(faces, cluster, owner, "aligned", numbers())
+    _, own = tcnn_augmentation._augmented(faces, cluster, owner, "aligned, own labels", numbers())
+    _, target = tcnn_augmentation._augmented(faces, cluster, owner, "aligned", numbers())
     assert ((own - target).norm(dim=-1).amax(1) > 0.05).all()
     counts = torch.stack([(target == shape).all(-1).all(-1).sum() for shape in faces.points])
     assert counts.sum() == 200 and counts.min() > 40
@@ -398,7 +400,7 @@ def test_no_face_is_warped_onto_itself():
 def test_oversampled_images_are_shifted_and_mirrored():
     faces = tcnn_training.framed(five_dots(4))
     cluster, owner = torch.zeros(4, dtype=torch.long), torch.zeros(60, dtype=torch.long)
-    crops, labels = tcnn_training._augmented(faces, cluster, owner, "oversampled and mirrored", numbers())
+    crops, labels = tcnn_augmentation._augmented(faces, cluster, owner, "oversampled and mirrored", numbers())
     assert off(crops, labels).mean() < 0.6
     both = torch.stack([labels, tcnn.mirror_shapes(labels)])  # (2, n, 5, 2)
     moved = both[:, :, None] - faces.points  # of each face
@@ -417,7 +419,7 @@ def pooled():
 
 def test_pools_are_raised_to_the_wanted_size(pooled):
     net, mixture, faces, cluster, config = pooled
-    pools = tcnn_training.fill_pools(net, mixture, faces, cluster, config, 0)
+    pools = tcnn_augmentation.fill_pools(net, mixture, faces, cluster, config, 0)
     assert pools.sizes.tolist() == [60, 60, 60] and len(pools.features) == len(pools.shapes) == 180
     assert pools.features.dtype == torch.bfloat16
     owner = torch.arange(3).repeat_interleave(60)
@@ -428,8 +430,8 @@ def test_pools_are_raised_to_the_wanted_size(pooled):
 
 def test_pools_hold_the_faces_and_warps_onto_them(pooled):
     net, mixture, faces, cluster, config = pooled
-    pools = tcnn_training.fill_pools(net, mixture, faces, cluster, config, 0)
-    known = torch.cat([net.features(crops) for crops in tcnn_training.plain_crops(faces)])
+    pools = tcnn_augmentation.fill_pools(net, mixture, faces, cluster, config, 0)
+    known = torch.cat([net.features(crops) for crops in tcnn_augmentation.plain_crops(faces)])
     for k, (features, shapes) in enumerate(
         zip(pools.features.split(60), pools.shapes.split(60), strict=True)
     ):
@@ -440,7 +442,7 @@ def test_pools_hold_the_faces_and_warps_onto_them(pooled):
 
 
 def test_pools_depend_on_the_seed_alone(pooled):
-    made = [tcnn_training.fill_pools(*pooled, seed) for seed in (0, 0, 1)]
+    made = [tcnn_augmentation.fill_pools(*pooled, seed) for seed in (0, 0, 1)]
     assert all(torch.equal(*pair) for pair in zip(made[0], made[1], strict=True))
     assert not torch.equal(made[0].shapes, made[2].shapes)
 
@@ -448,22 +450,24 @@ def test_pools_depend_on_the_seed_alone(pooled):
 def test_without_augmentation_pools_hold_the_faces_alone(pooled):
     *problem, config = pooled
     plain = replace(config, augmentation="none")
-    pools = tcnn_training.fill_pools(*problem, plain, 0)
+    pools = tcnn_augmentation.fill_pools(*problem, plain, 0)
     assert torch.equal(pools.sizes, problem[-1].bincount(minlength=3)) and not pools.drawn.any()
-    few = tcnn_training.fill_pools(*problem, replace(config, images=1), 0)
+    few = tcnn_augmentation.fill_pools(*problem, replace(config, images=1), 0)
     assert torch.equal(few.sizes, pools.sizes)  # a cluster that is larger keeps all of its faces
 
 
 def test_oversampling_rejects_nothing(pooled):
     *problem, config = pooled
-    pools = tcnn_training.fill_pools(*problem, replace(config, augmentation="oversampled and mirrored"), 0)
+    pools = tcnn_augmentation.fill_pools(
+        *problem, replace(config, augmentation="oversampled and mirrored"), 0
+    )
     assert pools.sizes.tolist() == [60, 60, 60] and torch.equal(pools.kept, pools.drawn)
 
 
 def test_clusters_of_one_face_and_of_none_stay_as_they_are(pooled):
     net, mixture, faces, _, config = pooled
     cluster = torch.tensor([0] * 39 + [1])
-    pools = tcnn_training.fill_pools(net, mixture, faces, cluster, config, 0)
+    pools = tcnn_augmentation.fill_pools(net, mixture, faces, cluster, config, 0)
     assert pools.sizes[1:].tolist() == [1, 0] and pools.drawn[1:].tolist() == [0, 0]
 
 
@@ -472,7 +476,7 @@ def test_a_cluster_that_loses_all_warps_is_given_up(pooled, monkeypatch):
     monkeypatch.setattr(
         Mixture, "assign", lambda self, features: torch.zeros(len(features), dtype=torch.long)
     )
-    pools = tcnn_training.fill_pools(net, mixture, faces, cluster, replace(config, images=20), 0)
+    pools = tcnn_augmentation.fill_pools(net, mixture, faces, cluster, replace(config, images=20), 0)
     sizes = cluster.bincount()
     assert pools.sizes[0] == max(20, sizes[0]) and torch.equal(pools.sizes[1:], sizes[1:])
     assert not pools.kept[1:].any() and (pools.drawn[1:][sizes[1:] < 20] >= 20 * 20).all()
@@ -493,19 +497,20 @@ def test_rejections_are_those_of_the_warps(monkeypatch):
     mixture = Mixture(torch.zeros(2), torch.tensor([[0.1], [0.8]]), torch.ones(2, 1))
     cluster = torch.from_numpy(colours)
     for across in (False, True):
-        found = tcnn_training.rejections(Sees(), mixture, seen, cluster, 100, 0, across=across)
+        found = tcnn_augmentation.rejections(Sees(), mixture, seen, cluster, 100, 0, across=across)
         assert found.shape == (100,) and found.all() == across and found.any() == across
     with pytest.raises(ReplicateError, match="rejections: 6 faces in 2 clusters hold no such pair"):
-        tcnn_training.rejections(Sees(), mixture, seen, cluster * 0, 10, 0, across=True)
+        tcnn_augmentation.rejections(Sees(), mixture, seen, cluster * 0, 10, 0, across=True)
     with pytest.raises(ReplicateError, match="use more faces"):
         one = tcnn_training.framed(replace(faces, images=bright.astype(np.uint8)).subset(np.arange(1)))
-        tcnn_training.rejections(Sees(), mixture, one, cluster[:1], 10, 0, across=False)
+        tcnn_augmentation.rejections(Sees(), mixture, one, cluster[:1], 10, 0, across=False)
 
 
 def test_partners_are_of_the_same_cluster_and_all_of_them():
     cluster = torch.tensor([2, 0, 2, 1, 0, 2])
     first = torch.arange(6).repeat(100)
-    second = tcnn_training._partners(first, cluster, numbers())
+    members = tcnn_augmentation._Members.of(cluster)
+    second = members.at(cluster[first], members.drawn(cluster[first], numbers()))
     assert (cluster[second] == cluster[first]).all()
     for face in range(6):
         assert sorted(second[first == face].unique().tolist()) == [
@@ -517,7 +522,7 @@ def test_partners_are_of_the_same_cluster_and_all_of_them():
 def test_ranks_count_what_stays_within_each_cluster(drawn):
     drawn.sort(key=lambda pair: pair[0])
     owner, stays = (torch.tensor(part) for part in zip(*drawn, strict=True))
-    found = tcnn_training._rank(owner, stays)
+    found = tcnn_augmentation._rank(owner, stays)
     for place, (own, _) in enumerate(drawn):
         assert found[place] == sum(stay for other, stay in drawn[:place] if other == own)
 
@@ -532,7 +537,7 @@ def test_ranks_count_what_stays_within_each_cluster(drawn):
     st.integers(0, 5),
 )
 def test_an_epoch_has_every_image_once(sizes, batch, seed):
-    index, present = tcnn_training.epoch_batches(torch.tensor(sizes), batch, numbers(seed))
+    index, present = tcnn_heads.epoch_batches(torch.tensor(sizes), batch, numbers(seed))
     assert index.shape == present.shape and index.shape[:2] == (-(-max(sizes) // batch), len(sizes))
     assert index.shape[2] <= batch
     seen = index[present]
@@ -547,21 +552,19 @@ def test_an_epoch_has_every_image_once(sizes, batch, seed):
 
 def test_epochs_have_other_orders():
     sizes = torch.tensor([30, 12])
-    orders = [tcnn_training.epoch_batches(sizes, 10, numbers(seed)).index for seed in (0, 0, 1)]
+    orders = [tcnn_heads.epoch_batches(sizes, 10, numbers(seed)).index for seed in (0, 0, 1)]
     assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
-    first = torch.cat(
-        [tcnn_training.epoch_batches(sizes, 10, numbers(seed)).index[0, 0] for seed in range(60)]
-    )
+    first = torch.cat([tcnn_heads.epoch_batches(sizes, 10, numbers(seed)).index[0, 0] for seed in range(60)])
     assert len(first.unique()) == 30  # any image may come first
 
 
 def test_heads_are_validated_by_their_clusters_or_by_the_likeliest_faces():
     mixture = Mixture(torch.zeros(3), torch.tensor([[0.0], [5.0], [40.0]]), torch.ones(3, 1))
     features = torch.tensor([[0.1], [4.0], [-1.0], [6.0], [5.0], [0.5], [9.0]])
-    found = tcnn_training._validating(mixture, features, 3)
+    found = tcnn_heads.validating_faces(mixture, features, 3)
     assert found[0].tolist() == [0, 2, 5] and found[1].tolist() == [1, 3, 4, 6]
     assert found[2].tolist() == [6, 3, 4]  # no face is nearest to it
-    assert [len(one) for one in tcnn_training._validating(mixture, features, 30)] == [7, 7, 7]
+    assert [len(one) for one in tcnn_heads.validating_faces(mixture, features, 30)] == [7, 7, 7]
 
 
 def problem(clusters=3, split="FC5", sizes=(30, 30, 30), seed=0, noise=2.0):
@@ -588,7 +591,7 @@ def problem(clusters=3, split="FC5", sizes=(30, 30, 30), seed=0, noise=2.0):
 
 
 def fitted(made, config, checkpoint, seed=0):
-    report, about = tcnn_training.fit_heads(*made, config, seed, checkpoint)
+    report, about = tcnn_heads.fit_heads(*made, config, seed, checkpoint)
     return report, about, made[0].state_dict()
 
 
@@ -642,7 +645,7 @@ def test_heads_together_are_heads_alone(split, tmp_path, monkeypatch):
     made = problem(split=split, sizes=(30, 17, 24), noise=4.0)
     _, together, weights = fitted(made, config, tmp_path / "c")
     assert len(together["epochs"].unique()) > 1 or split == "CL4"
-    batches = tcnn_training.epoch_batches
+    batches = tcnn_heads.epoch_batches
     starts = [0, 30, 47, 71]
     for k in range(3):
         heads, pools, features, true, validating = problem(split=split, sizes=(30, 17, 24), noise=4.0)
@@ -653,13 +656,11 @@ def test_heads_together_are_heads_alone(split, tmp_path, monkeypatch):
 
         def same(sizes, batch, generator, k=k, pools=pools):
             index, present = batches(pools.sizes, batch, generator)
-            return tcnn_training._Batches(
-                (index[:, k : k + 1] - starts[k]).clamp_min(0), present[:, k : k + 1]
-            )
+            return tcnn_heads.Batches((index[:, k : k + 1] - starts[k]).clamp_min(0), present[:, k : k + 1])
 
         with monkeypatch.context() as patch:
-            patch.setattr(tcnn_training, "epoch_batches", same)
-            _, about = tcnn_training.fit_heads(
+            patch.setattr(tcnn_heads, "epoch_batches", same)
+            _, about = tcnn_heads.fit_heads(
                 alone, pool, features, true, [validating[k]], config, 0, tmp_path / "c"
             )
         assert about["epochs"].item() == together["epochs"][k]
@@ -677,10 +678,10 @@ def test_the_seed_decides_the_batches_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_killed_heads_resume_to_the_same_weights(split, tmp_path, monkeypatch):
-    monkeypatch.setattr(tcnn_training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(tcnn_heads, "CHECKPOINT_SECONDS", -1.0)
     config = replace(LONG, epochs=7, patience=50)
     whole = fitted(problem(split=split), config, tmp_path / "whole")
-    end, calls = tcnn_training._FineTuning.end_epoch, iter(range(4))
+    end, calls = tcnn_heads._FineTuning.end_epoch, iter(range(4))
 
     def interrupted(self, losses):
         if next(calls, None) is None:
@@ -688,7 +689,7 @@ def test_killed_heads_resume_to_the_same_weights(split, tmp_path, monkeypatch):
         end(self, losses)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tcnn_training._FineTuning, "end_epoch", interrupted)
+        patch.setattr(tcnn_heads._FineTuning, "end_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fitted(problem(split=split), config, tmp_path / "killed")
     assert (tmp_path / "killed").exists()
@@ -702,7 +703,7 @@ def test_killed_heads_resume_to_the_same_weights(split, tmp_path, monkeypatch):
 
 
 def test_a_head_that_has_ended_may_break_and_one_that_runs_may_not(tmp_path):
-    fine = tcnn_training._FineTuning(problem()[0], LONG, torch.ones(3), tmp_path / "c")
+    fine = tcnn_heads._FineTuning(problem()[0], LONG, torch.ones(3), tmp_path / "c")
     fine.end_epoch(torch.tensor([0.5, 2.0, 2.0]))
     for _ in range(2):
         fine.end_epoch(torch.tensor([0.4, 2.0, 0.5]))
@@ -722,7 +723,7 @@ def test_most_epochs_are_a_bound(tmp_path):
 
 def test_the_fit_of_heads_is_that_of_their_images():
     heads, pools, *_ = problem(sizes=(5, 0, 7))
-    found = tcnn_training.fit_of(heads, pools)
+    found = tcnn_heads.fit_of(heads, pools)
     losses = [
         tcnn.loss(heads(x.float()[None], slice(k, k + 1))[0], true).mean().item() if len(x) else 0.0
         for k, (x, true) in enumerate(zip(pools.features.split([5, 0, 7]), pools.shapes.split([5, 0, 7]), strict=True))
@@ -794,8 +795,8 @@ def test_what_is_stored_is_what_was_learnt():
     """Heads and mixture, to the bit: the validation loss that was noted is that of the stored model."""
     model, models = tcnn_training.obtain(CONFIG, Source(), "smoke", 0, device="cpu")
     checked = tcnn_training.framed(Source().load().subset(tcnn_training.held_out(40)))
-    features = torch.cat([model.network.features(crops) for crops in tcnn_training.plain_crops(checked)])
-    validating = tcnn_training._validating(model.mixture, features, CONFIG.validation)
+    features = torch.cat([model.network.features(crops) for crops in tcnn_augmentation.plain_crops(checked)])
+    validating = tcnn_heads.validating_faces(model.mixture, features, CONFIG.validation)
     found = validation_loss(model.heads, features, checked.points, validating)
     torch.testing.assert_close(found, Tweaking.of(models[1]).loss_after, rtol=1e-4, atol=0)
 

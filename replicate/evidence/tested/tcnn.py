@@ -14,7 +14,7 @@ from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.methods import tcnn_training
 from replicate.methods.tcnn import Model, TCNNConfig, VanillaConfig
-from replicate.methods.tcnn_training import Tweaking
+from replicate.methods.tcnn_heads import Tweaking
 from replicate.store import StoredModel
 
 ONE_IMAGE = "inter-pupil, one image"  # key of the errors without the mirror images that §3.1 averages over
@@ -64,7 +64,7 @@ def test_tcnn(
 ) -> list[Predictions]:
     """Runs of the tweaked network on `source`, one per training seed; as `test_vanilla`.
 
-    Their record tells what became of each cluster: ``"tweaking epochs"`` and so on for the fields of `tcnn_training.Tweaking`, and the
+    Their record tells what became of each cluster: ``"tweaking epochs"`` and so on for the fields of `tcnn_heads.Tweaking`, and the
     ``"tweaking seconds"`` beyond the vanilla network's training.
     """
 
@@ -98,8 +98,7 @@ def _predict(model: Model, train: FaceSource, faces: FaceSet) -> list[Predicted]
         for mirror in (True, False)
     )
     more = {ONE_IMAGE: alone}
-    if (
-        faces.faces == "real" and faces.protocol == "mtfl"
-    ):  # where the labels of its two lists count from is not documented
+    # where the labels of its two lists count from is not documented
+    if faces.faces == "real" and faces.protocol == "mtfl":
         more[ONE_PIXEL] = shapes + np.float32(1)
     return [Predicted(shapes, more=more)]

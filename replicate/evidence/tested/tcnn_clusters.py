@@ -16,7 +16,7 @@ from replicate.evidence.tested.tcnn import ONE_IMAGE
 from replicate.evidence.trained import Predicted, Trained
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
-from replicate.methods import tcnn_training
+from replicate.methods import tcnn_augmentation, tcnn_training
 from replicate.methods.tcnn import TCNNConfig, Tweaked
 
 VALIDATION = "validation"  # the part of the training faces that validates, as subsets of rows name it
@@ -123,6 +123,6 @@ def clusters_of(model: Tweaked, faces: FaceSet) -> np.ndarray:
     framed = tcnn_training.framed(faces, model.network.mean.device)
     found = [
         model.mixture.assign(model.network.features(crops, model.heads.split))
-        for crops in tcnn_training.plain_crops(framed)
+        for crops in tcnn_augmentation.plain_crops(framed)
     ]
     return torch.cat(found).cpu().numpy()

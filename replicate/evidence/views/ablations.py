@@ -12,7 +12,7 @@ from replicate.errors import ReplicateError
 from replicate.evidence.captions import caption
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
-from replicate.evidence.predictions import Predictions, Runs, stacked_errors
+from replicate.evidence.predictions import Predictions, Runs, paired_errors, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views.compared import runs_caption
@@ -20,10 +20,13 @@ from replicate.faces.sources import FaceSource
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 
 NORMALISER = "inter-ocular"
+BASELINES = ("mean shape", "SDM")  # methods of the suite that are fitted once
 
 
 def differences(results: Runs, reference: str, normaliser: str = NORMALISER) -> dict[str, Comparison]:
-    """Mean error of every method minus that of the reference, paired over faces and seeds.
+    """Mean error of every method minus that of the reference, paired over faces and over the seeds that both have.
+
+    Baselines are fitted once, without a seed to share: beside them, all seeds of the reference count.
 
     Raises
     ------
@@ -32,9 +35,15 @@ def differences(results: Runs, reference: str, normaliser: str = NORMALISER) -> 
     """
     if reference not in results:
         raise ReplicateError(f"reference: got {reference!r}, expected one of {', '.join(results)}")
-    right = stacked_errors(list(results[reference]), normaliser)
+    right = results[reference]
+
+    def errors(method: str, runs: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
+        if method in BASELINES:
+            return stacked_errors(list(runs), normaliser), stacked_errors(list(right), normaliser)
+        return paired_errors(runs, right, normaliser)
+
     return {
-        method: paired_bootstrap(stacked_errors(list(runs), normaliser), right)
+        method: paired_bootstrap(*errors(method, runs))
         for method, runs in results.items()
         if method != reference
     }

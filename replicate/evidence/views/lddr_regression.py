@@ -15,7 +15,7 @@ from torch import Tensor
 from replicate.evidence import tested
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import interval_curves
-from replicate.evidence.predictions import Predictions, Runs, stacked_errors, swept
+from replicate.evidence.predictions import Predictions, Runs, paired_errors, stacked_errors, swept
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table, number
 from replicate.evidence.views.ablations import with_interval
@@ -140,11 +140,10 @@ def penalty_table(
 
     A difference is over the seeds that both penalties have.
     """
-    reference, lines = stacked_errors(list(by_penalty[used]), NORMALISER), []
+    lines = []
     for penalty, runs in by_penalty.items():
-        errors = stacked_errors(list(runs), NORMALISER)
-        both = min(len(errors), len(reference))
-        found, compared = bootstrap_mean(errors), paired_bootstrap(errors[:both], reference[:both])
+        found = bootstrap_mean(stacked_errors(list(runs), NORMALISER))
+        compared = paired_bootstrap(*paired_errors(runs, by_penalty[used], NORMALISER))
         difference = with_interval(compared.difference, compared.low, compared.high, "+")
         cost = 1 / (2 * runs[0].provenance["penalties"][0])
         lines.append((
@@ -231,8 +230,10 @@ def test_sizes(
 
 
 def judge_patches(run: Experiment, shrinking: Sequence[Predictions], constant: Runs):
-    """Judge and record LDDR-C12: shrinking patches against those of each one size."""
-    return run.judge_on("LDDR-C12", dict.fromkeys(constant, shrinking), constant)
+    """Judge and record LDDR-C12: shrinking patches against those of each one size, from the same seeds."""
+    return run.judge_on(
+        "LDDR-C12", {name: shrinking[: len(runs)] for name, runs in constant.items()}, constant
+    )
 
 
 # Eq. 3 (S16) --------------------------------------------------------------------------------------------------------------------------

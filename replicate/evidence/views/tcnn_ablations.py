@@ -9,7 +9,7 @@ import pandas as pd
 from replicate.evidence import tested
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions, Runs, stacked_errors, swept
+from replicate.evidence.predictions import Predictions, Runs, paired_errors, swept
 from replicate.evidence.rows import NO_NORMALISER, Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views.ablations import with_interval
@@ -141,7 +141,7 @@ def judge_augmentation(
     """
     full = full if full in amounts["aflw"] else TCNN
     left, bare = (amounts["aflw"][name] for name in (full, BARE))
-    own = paired_bootstrap(*(stacked_errors(list(side), NORMALISER) for side in (kinds["aflw"][OWN], bare)))
+    own = paired_bootstrap(*paired_errors(kinds["aflw"][OWN], bare, NORMALISER))
     note = f"left: {full}; {OWN}, against none: {with_interval(own.difference, own.low, own.high, '+')}"
     return run.judge("TCNN-C15", left, bare[: len(left)], note)  # the same seeds on both sides
 
@@ -150,7 +150,7 @@ def judge_augmentation(
 
 
 def told(runs: Sequence[Predictions], name: str) -> np.ndarray:
-    """What the records of tweaked networks tell of their heads, one network after the other (S * K,), by a field of `tcnn_training.Tweaking`."""
+    """What the records of tweaked networks tell of their heads, one network after the other (S * K,), by a field of `tcnn_heads.Tweaking`."""
     return np.concatenate([one.provenance[f"tweaking {name}"] for one in runs])
 
 
@@ -189,7 +189,7 @@ def fit_table(
     """
     lines = []
     for name, runs in results.items():
-        change = paired_bootstrap(*(stacked_errors(list(side), NORMALISER) for side in (runs, vanilla)))
+        change = paired_bootstrap(*paired_errors(runs, vanilla, NORMALISER))
         faces, images = (np.median(told(runs, what)) for what in ("faces", "images"))
         test = (100 * one / change.right for one in (change.difference, change.low, change.high))
         fit, checked = loss_change(runs, "fit", "images"), loss_change(runs, "loss", "validating")

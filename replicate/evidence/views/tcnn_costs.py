@@ -23,7 +23,7 @@ from replicate.evidence.views.tcnn_ablations import TCNN, VANILLA, with_clusters
 from replicate.faces.sources import FaceSource
 from replicate.methods import tcnn, tcnn_training
 from replicate.methods.tcnn import TCNNConfig
-from replicate.methods.tcnn_training import Tweaking
+from replicate.methods.tcnn_heads import Tweaking
 from replicate.store import StoredModel
 
 ARTEFACT = "TCNN-S9"

@@ -23,7 +23,7 @@ from replicate.evidence.figures import PALETTE
 from replicate.evidence.rows import Row
 from replicate.evidence.views.configurations import SAME
 from replicate.evidence.views.diagrams import arrow, bent, box, diagram, layer_block, record
-from replicate.methods import tcnn, tcnn_training
+from replicate.methods import tcnn, tcnn_heads
 from replicate.methods.tcnn import LANDMARKS, LEVELS, SIDE, Heads, Mixture, TCNNConfig, Vanilla
 
 AS_PRINTED, OTHERWISE = "as printed", "not as printed"
@@ -431,7 +431,7 @@ def _sides(network: Vanilla) -> str:
 
 def _optimisers() -> list[str]:
     """The optimisers of PyTorch that the trainings of the vanilla network and of the heads name."""
-    sources = (inspect.getsource(training.fit), inspect.getsource(tcnn_training))
+    sources = (inspect.getsource(training.fit), inspect.getsource(tcnn_heads))
     return [text.split("torch.optim.")[-1].split("(")[0] for text in sources]
 
 

@@ -20,7 +20,7 @@ from replicate.faces.augment import FramedFaces, alignment
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.geometry import apply_transform
-from replicate.methods import tcnn_training
+from replicate.methods import tcnn_augmentation, tcnn_training
 from replicate.methods.tcnn import MARKUP, SIDE, TCNNConfig, Tweaked
 from replicate.metrics import bootstrap_mean, nme, paired_bootstrap
 
@@ -136,7 +136,7 @@ def _measured(
     cluster = torch.from_numpy(clusters_of(model, faces)).to(model.network.mean.device)
     pairs, split = WARPS[run.profile], config.split
     within, across = (
-        tcnn_training.rejections(
+        tcnn_augmentation.rejections(
             model.network, model.mixture, framed, cluster, pairs, seed, across=apart, split=split
         )
         for apart in (False, True)
