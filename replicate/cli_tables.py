@@ -180,7 +180,9 @@ def checks(rows: Sequence[Mapping], omit: Sequence[str] = ("box rule", "file", "
 
 def faces(rows: Sequence[Mapping]) -> Table:
     """One line per detected face."""
-    table = _table(f"{len(rows)} faces", "image", "box", "points", "first point", "seconds")
+    table = _table(
+        f"{len(rows)} face{'s' * (len(rows) != 1)}", "image", "box", "points", "first point", "seconds"
+    )
     for row in rows:
         box, first = (" ".join(f"{v:.0f}" for v in numbers) for numbers in (row["box"], row["points"][0]))
         table.add_row(row["image"], box, str(len(row["points"])), first, f"{row['seconds']:.3f}")

@@ -31,7 +31,7 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
             for row in rows
             if row.images and ((name := sets[row.protocol, row.subset]) or not named)
         },
-        seeds=_span([row.seeds or 1 for row in rows]),
+        seeds=span([row.seeds or 1 for row in rows]),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
         notes=_notes(rows),
         title=title,
@@ -46,22 +46,41 @@ def set_names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     return {pair: " ".join(filter(None, pair)) if several else pair[1] for pair in pairs}
 
 
-def _span(seeds: Sequence[int]) -> str:
+def span(seeds: Sequence[int]) -> str:
     """How many training seeds, in words; methods of a table may differ."""
     low, high = min(seeds, default=1), max(seeds, default=1)
     return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
 
 
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Each note once; with the methods that it is about, unless it is about all."""
+    return notes_of((row.method, row.note) for row in rows)
+
+
+def notes_of(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Each note once; with the methods that it is about, unless it is about all.
+
+    Parameters
+    ----------
+    pairs : iterable of (str, str)
+        Methods and what is noted of them, several notes with semicolons between.
+    """
     methods: dict[str, list[str]] = {}
-    for row in rows:
-        for note in filter(None, row.note.split("; ")):
-            methods.setdefault(note, []).append(row.method)
-    everything = {row.method for row in rows}
+    everything = set()
+    for method, noted in pairs:
+        everything.add(method)
+        for note in filter(None, noted.split("; ")):
+            methods.setdefault(note, []).append(method)
     return tuple(
-        note if set(about) == everything else f"{', '.join(dict.fromkeys(about))}: {note}"
+        note if set(about) == everything else f"{_listed(dict.fromkeys(about))}: {note}"
         for note, about in methods.items()
+    )
+
+
+def _listed(methods: Iterable[str]) -> str:
+    """Names of methods one after the other; quoted where a name has a comma itself."""
+    names = list(methods)
+    return (
+        ", ".join(f"“{name}”" for name in names) if any("," in name for name in names) else ", ".join(names)
     )
 
 
@@ -82,13 +101,13 @@ def caption_of(
         f"{faces} faces",
         f"profile {profile}",
         f"{counts} images" if counts else "",
-        seeds if isinstance(seeds, str) else _span([seeds]),
+        seeds if isinstance(seeds, str) else span([seeds]),
         *notes,
         f"boxes: {box_rule}" if box_rule else "",
         "95 % intervals by bootstrap" if intervals else "",
     ]
     lines = [title, "; ".join(filter(None, parts))]
-    if faces == "synthetic":
+    if faces == "synthetic" and counts:
         lines.append(SYNTHETIC_REMARK)
     if profile == "smoke":
         lines.insert(0, SMOKE_WARNING.upper())

@@ -300,13 +300,16 @@ class Experiment:
         title : str
             Tells figures of one artefact apart.
         **shown : object
-            `subset`, `images`, `seeds` and `box_rule` behind it; none for a diagram, which then has no caption.
+            `subset`, `images`, `seeds` and `box_rule` behind it; none for a diagram, whose caption is its title.
         """
         edition = dict(faces=self.faces, profile=self.profile)
         manifest.record(
             [manifest.Figure(artefact=artefact, title=title, alt=figure.get_label(), **edition, **shown)]
         )
-        figures.show(figure, captions.figure_caption(title, **edition, **shown) if shown else "")
+        about = (
+            captions.figure_caption(title, **edition, **shown) if shown else f"{title[0].upper()}{title[1:]}."
+        )
+        figures.show(figure, about)
         return figure
 
     def judge(

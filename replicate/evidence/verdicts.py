@@ -15,6 +15,7 @@ side (half of it is asked for, because other faces and sizes change effects):
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -247,14 +248,21 @@ def judge_interval(
 
 
 def combine_quantities(claim: Claim, judged: Sequence[tuple[Quantity, Verdict]], note: str = "") -> Verdict:
-    """One verdict of those on several quantities of a claim, each named by metric or condition and with its margin; see `combine`."""
+    """One verdict of those on several quantities of a claim, each named by metric or condition and with its margin; see `combine`.
+
+    Where they are on different numbers of images, the note has these, and the verdict has none.
+    """
     several_metrics = len({quantity.metric for quantity, _ in judged}) > 1
     names = []
     for quantity, verdict in judged:
         margin = quantity.margin_at(verdict.right) if claim.direction == "equal" else None
         name = quantity.metric if several_metrics else quantity.at
         names.append(name if margin is None else f"{name} (margin ±{margin:.3g})")
-    return combine([verdict for _, verdict in judged], names, note)
+    parts = [verdict for _, verdict in judged]
+    if len({part.images for part in parts}) == 1:
+        return combine(parts, names, note)
+    names = [f"{name}, {part.images:,} images" for name, part in zip(names, parts, strict=True)]
+    return replace(combine(parts, names, note), images=None)
 
 
 def combine(verdicts: Sequence[Verdict], names: Sequence[str], note: str = "") -> Verdict:

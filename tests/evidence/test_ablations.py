@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from replicate.errors import ReplicateError
+from replicate.evidence.experiment import Experiment
 from replicate.evidence.predictions import Predictions
 from replicate.evidence.views import ablations
 
 NAMES = tuple(f"face {n}" for n in range(40))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
+    return Experiment("lddr", "smoke")
 
 
 def runs(shift, seeds=3, **provenance):
@@ -94,3 +101,24 @@ def test_rows_that_differ_in_two_things_are_crossed(make_row):
     ]
     assert table.data.columns.tolist() == ["features", "small, % wrong", "large, % wrong"]
     assert table.caption.startswith("Crossed.")
+
+
+def test_a_table_of_several_sets_has_every_method_on_each_with_its_seeds_and_training_faces(run):
+    def one_run(error, faces=5):
+        errors = {"inter-pupil": np.full(len(NAMES), error)}
+        about = {"training_faces": faces, "box_rule": "tight boxes"}
+        return Predictions("m", "t", "synthetic", NAMES, errors, None, about)
+
+    results = {
+        "lfpw": {"LDDR, own set": [one_run(4.0)] * 2, "DAN": [one_run(3.0, faces=9)]},
+        "helen": {"LDDR, own set": [one_run(5.0)] * 2, "DAN": [one_run(5.5)]},
+    }
+    table = ablations.suite_table(run, results, "LDDR, own set", "All")
+    assert table.data.to_numpy().tolist() == [
+        ["lfpw", "LDDR, own set", "4.00 [4.00, 4.00]", "–"],
+        ["lfpw", "DAN", "3.00 [3.00, 3.00]", "-1.00 [-1.00, -1.00]"],
+        ["helen", "LDDR, own set", "5.00 [5.00, 5.00]", "–"],
+        ["helen", "DAN", "5.50 [5.50, 5.50]", "+0.50 [+0.50, +0.50]"],
+    ]
+    assert "40 lfpw, 40 helen images; 1 to 2 seeds" in table.caption
+    assert "“LDDR, own set”: trained on 5 faces; DAN: trained on 9 faces" in table.caption

@@ -135,7 +135,7 @@ def test_the_record_has_curves_numbers_and_maps(run, network):
     np.testing.assert_array_equal(figure.axes[3].lines[0].get_xdata(), CHANGES["offset"].amounts)
     rows = views.invariance_rows(run, found, 5)
     assert [(row.metric.split(", ")[1], row.value, row.ci_high, row.images) for row in rows] == [
-        ("shift 2", 2, 3, 5), ("turn 10", 3, 4, 5), ("light 0.7", 1, 2, 5), ("brightness 20", 5, 6, 5),
+        ("shift 2 pixels", 2, 3, 5), ("turn 10 degrees", 3, 4, 5), ("light 0.7 factor", 1, 2, 5), ("brightness 20 added levels", 5, 6, 5),
     ]  # fmt: skip
     views.map_figure(Experiment("lddr", faces="real", device="cpu"), network, CONFIGS["smoke"], count=1)
     kept = {(one.title, one.faces) for one in manifest.load("lddr", ["smoke"])}

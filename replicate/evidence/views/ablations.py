@@ -15,11 +15,12 @@ from replicate.evidence.figures import PALETTE
 from replicate.evidence.predictions import Predictions, Runs, paired_errors, stacked_errors
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
-from replicate.evidence.views.compared import runs_caption
+from replicate.evidence.views.compared import runs_caption, sets_caption
 from replicate.faces.sources import FaceSource
 from replicate.metrics import Comparison, bootstrap_mean, paired_bootstrap
 
 NORMALISER = "inter-ocular"
+PUPILS = "inter-pupil"
 BASELINES = ("mean shape", "SDM")  # methods of the suite that are fitted once
 
 
@@ -73,7 +74,32 @@ def difference_table(
             )
         )
     columns = ["method", f"mean error, % {normaliser}", f"difference to {reference}"]
-    return Table(pd.DataFrame(lines, columns=columns), runs_caption(run, source, results[reference], title))
+    return Table(
+        pd.DataFrame(lines, columns=columns),
+        runs_caption(run, source, results[reference], title, results.values()),
+    )
+
+
+def suite_table(run: Experiment, results: Mapping[str, Runs], reference: str, title: str) -> Table:
+    """Mean error of every method on each test set, and its paired difference to the reference; both with 95 % intervals.
+
+    Parameters
+    ----------
+    results : dict of str to dict
+        By test set and method: one run per training seed.
+    """
+    lines = []
+    for name, by_method in results.items():
+        compared = differences(by_method, reference, PUPILS)
+        for method, runs in by_method.items():
+            error = bootstrap_mean(stacked_errors(list(runs), PUPILS))
+            difference = "–"
+            if method in compared:
+                _, _, change, low, high, _ = compared[method]
+                difference = with_interval(change, low, high, "+")
+            lines.append((name, method, with_interval(*error), difference))
+    columns = ["test set", "method", f"mean error, % {PUPILS}", f"difference to {reference}"]
+    return Table(pd.DataFrame(lines, columns=columns), sets_caption(run, results, reference, title))
 
 
 def with_interval(value: float, low: float, high: float, sign: str = "") -> str:

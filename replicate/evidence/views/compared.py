@@ -1,14 +1,14 @@
 """What every chapter shows of methods tested on the same faces: cumulative error curves, rows of several artefacts, changes of one metric."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from replicate.evidence.captions import caption_of
+from replicate.evidence.captions import caption_of, notes_of, span
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import ced_plot
 from replicate.evidence.measured import FAILURE_THRESHOLD
-from replicate.evidence.predictions import Predictions, stacked_errors, trained_on
+from replicate.evidence.predictions import Predictions, Runs, stacked_errors, trained_on
 from replicate.evidence.rows import Row
 from replicate.faces.sources import FaceSource
 
@@ -28,16 +28,38 @@ def behind(source: FaceSource, runs: Sequence[Predictions]) -> dict:
     )
 
 
-def runs_caption(run: Experiment, source: FaceSource, runs: Sequence[Predictions], title: str) -> str:
-    """Caption of a table of methods that were tested as these runs were."""
+def runs_caption(
+    run: Experiment,
+    source: FaceSource,
+    runs: Sequence[Predictions],
+    title: str,
+    beside: Iterable[Sequence[Predictions]] = (),
+) -> str:
+    """Caption of a table of methods that were tested as these runs were; some of those `beside` them may have other numbers of seeds."""
     about = behind(source, runs)
     return caption_of(
         faces=run.faces,
         profile=run.profile,
         images={about["subset"]: about["images"]},
-        seeds=about["seeds"],
+        seeds=span([len(runs), *map(len, beside)]),
         box_rule=about["box_rule"],
         notes=(trained_on(runs[0].provenance),),
+        title=title,
+    )
+
+
+def sets_caption(run: Experiment, results: Mapping[str, Runs], reference: str, title: str) -> str:
+    """Caption of a table of several methods on several test sets: `results` by test set and method, images and boxes those of the reference."""
+    first = next(iter(results.values()))
+    seeds = span([len(runs) for by_method in results.values() for runs in by_method.values()])
+    notes = notes_of((method, trained_on(runs[0].provenance)) for method, runs in first.items())
+    return caption_of(
+        faces=run.faces,
+        profile=run.profile,
+        images={name: len(by_method[reference][0].names) for name, by_method in results.items()},
+        seeds=seeds,
+        box_rule=first[reference][0].provenance["box_rule"],
+        notes=notes,
         title=title,
     )
 

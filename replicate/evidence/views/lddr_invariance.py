@@ -187,10 +187,11 @@ def invariance_rows(
     for what, amount in (("shift", 2), ("turn", 10), ("gain", 0.7), ("offset", 20)):
         change = CHANGES[what]
         place = change.amounts.index(amount)
-        metric = f"change of descriptors, {change.label.split(' (')[0]} {amount:g}"
-        for name, curve in found[what].items():
+        name, unit = change.label.rstrip(")").split(" (")
+        metric = f"change of descriptors, {name} {amount:g} {unit}"
+        for method, curve in found[what].items():
             value, low, high = curve[place]
-            [row] = run.count_rows("LDDR-S14", name, {metric: value}, "%")
+            [row] = run.count_rows("LDDR-S14", method, {metric: value}, "%")
             made.append(replace(row, ci_low=low, ci_high=high, images=images, seeds=1))
     return made
 

@@ -40,7 +40,7 @@ def classifier_rows(run: Experiment, configs: Mapping[str, LDDRConfig], train: F
     configs : dict of str to LDDRConfig
         Cascades on `train`; those with descriptors that are not trained here have no classifier.
     """
-    names = [name for config in configs.values() for name in _classifiers(config, train)]
+    names = list(dict.fromkeys(name for config in configs.values() for name in _classifiers(config, train)))
     recorded = timings.on_record(run, ARTEFACT, CLASSIFIED, names)
     if recorded:
         return recorded

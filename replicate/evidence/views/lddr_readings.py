@@ -18,8 +18,8 @@ from replicate.evidence.predictions import Runs, stacked_errors
 from replicate.evidence.rows import NO_NORMALISER, Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views.ablations import with_interval
+from replicate.evidence.views.compared import sets_caption
 from replicate.evidence.views.lddr_points import INNER, Estimates, behind_all
-from replicate.evidence.views.lddr_results import suite_caption
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
 from replicate.metrics import normalising_distance, relative_change
@@ -89,7 +89,7 @@ def method_shares(run: Experiment, by_set: Mapping[str, Runs], title: str) -> Ta
             paper = f"{printed[method, name]:.0f} %" if (method, name) in printed else "–"
             lines.append((name, method, paper, f"{with_interval(*share)} %"))
     columns = ["test set", "method", "the paper", "here"]
-    return Table(pd.DataFrame(lines, columns=columns), suite_caption(run, by_set, "LDDR", title))
+    return Table(pd.DataFrame(lines, columns=columns), sets_caption(run, by_set, "LDDR", title))
 
 
 # What it could mean -------------------------------------------------------------------------------------------------------------------

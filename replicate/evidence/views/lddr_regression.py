@@ -19,7 +19,7 @@ from replicate.evidence.predictions import Predictions, Runs, paired_errors, sta
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table, number
 from replicate.evidence.views.ablations import with_interval
-from replicate.evidence.views.compared import behind, on_faces, runs_caption
+from replicate.evidence.views.compared import behind, on_faces, runs_caption, sets_caption
 from replicate.evidence.views.lddr_descriptor import crops_of
 from replicate.evidence.views.sweeps import levelled
 from replicate.faces.faceset import FaceSet
@@ -152,7 +152,10 @@ def penalty_table(
         ))  # fmt: skip
     few = len(next(iter(learnt.values())))
     columns = ["penalty", "C of stage 1", "test faces, %", "difference", f"{few} training faces, %"]
-    return Table(pd.DataFrame(lines, columns=columns), runs_caption(run, source, by_penalty[used], title))
+    return Table(
+        pd.DataFrame(lines, columns=columns),
+        runs_caption(run, source, by_penalty[used], title, by_penalty.values()),
+    )
 
 
 def penalty_plot(
@@ -208,9 +211,9 @@ def gain_table(
             lines.append(
                 (name, stage, with_interval(one.difference, one.low, one.high, "+"), number(one.left, "%"))
             )
-    source, runs = next(iter(by_set.values()))
-    columns = ["test set", "stage", "change of the mean error", "mean error after it, %"]
-    return Table(pd.DataFrame(lines, columns=columns), runs_caption(run, source, runs, title))
+    columns = ["test set", "stage", f"change of the mean error, % {NORMALISER}", "mean error after it, %"]
+    about = sets_caption(run, {name: {"LDDR": runs} for name, (_, runs) in by_set.items()}, "LDDR", title)
+    return Table(pd.DataFrame(lines, columns=columns), about)
 
 
 def patch_sizes(config: LDDRConfig) -> dict[str, LDDRConfig]:
@@ -293,4 +296,5 @@ def span_shown(table: pd.DataFrame, title: str) -> Table:
         for name in ("LDDR", "true", "random")
     }
     heads = {"LDDR": "steps of LDDR, at most", "true": "true steps", "random": "random steps"}
+    heads |= {"faces": "training faces", "dimensions": "dimensions of the span"}
     return Table(table.assign(**shares).rename(columns=heads), f"{title}, in per cent of their length.")

@@ -10,17 +10,17 @@ import torch
 from replicate.evidence.captions import caption, caption_of
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions, Runs, stacked_errors, trained_on
+from replicate.evidence.figures import length_of
+from replicate.evidence.predictions import Predictions, Runs, trained_on
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table
 from replicate.evidence.views import ect_results
-from replicate.evidence.views.ablations import differences, with_interval
 from replicate.evidence.views.compared import metric_change, rows_of
 from replicate.evidence.views.ect_protocols import by_yaw
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
 from replicate.geometry import apply_transform, similarity
-from replicate.metrics import bootstrap_mean, nme, normalising_distance
+from replicate.metrics import nme, normalising_distance
 
 PUPILS, INNER = "inter-pupil", "inter-pupil, 49 points"  # the errors of Tables 2 and 3
 TEST_SETS = {"lfpw": ("lfpw", "test"), "helen": ("helen", "test"), "challenging": ("300w", "challenging")}
@@ -83,45 +83,6 @@ def of_other_chapters(run: Experiment, source: FaceSource) -> dict[str, list[Pre
     return {name: found[name] for name in ("DAN", "ECT")}
 
 
-def suite_table(run: Experiment, results: Mapping[str, Runs], reference: str, title: str) -> Table:
-    """Mean error of every method on each test set, and its paired difference to the reference; both with 95 % intervals.
-
-    Parameters
-    ----------
-    results : dict of str to dict
-        By test set and method: one run per training seed.
-    """
-    lines = []
-    for name, by_method in results.items():
-        compared = differences(by_method, reference, PUPILS)
-        for method, runs in by_method.items():
-            error = bootstrap_mean(stacked_errors(list(runs), PUPILS))
-            difference = "–"
-            if method in compared:
-                _, _, change, low, high, _ = compared[method]
-                difference = with_interval(change, low, high, "+")
-            lines.append((name, method, with_interval(*error), difference))
-    columns = ["test set", "method", f"mean error, % {PUPILS}", f"difference to {reference}"]
-    return Table(pd.DataFrame(lines, columns=columns), suite_caption(run, results, reference, title))
-
-
-def suite_caption(run: Experiment, results: Mapping[str, Runs], reference: str, title: str) -> str:
-    """Caption of a table of several methods on several test sets: `results` by test set and method, images and boxes those of the reference."""
-    first = next(iter(results.values()))
-    seeds = [len(runs) for by_method in results.values() for runs in by_method.values()]
-    many = f"{min(seeds)} to {max(seeds)} seeds"
-    notes = [f"{method}: {trained_on(runs[0].provenance)}" for method, runs in first.items()]
-    return caption_of(
-        faces=run.faces,
-        profile=run.profile,
-        images={name: len(by_method[reference][0].names) for name, by_method in results.items()},
-        seeds=seeds[0] if len(set(seeds)) == 1 else many,
-        box_rule=first[reference][0].provenance["box_rule"],
-        notes=notes,
-        title=title,
-    )
-
-
 # The curves ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -157,9 +118,9 @@ def samples_table(rows: Sequence[Row], title: str) -> Table:
     for row in rows:
         place = row.metric.removeprefix("images with an error ")
         shown = f"{row.value:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]"
-        lines.setdefault(row.method, {})[f"{place} of {row.normaliser}"] = shown
+        lines.setdefault(row.method, {})[f"{place} of the {length_of(row.normaliser)}"] = shown
     table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("method").reset_index()
-    return Table(table, caption(rows, title))
+    return Table(table, caption(rows, f"{title}: per cent of the images with an error"))
 
 
 # IJB-A --------------------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from replicate.faces.sources import FaceSource
 from replicate.metrics import Interval, bootstrap_mean
 
 NORMALISER = "inter-pupil"  # of all errors here
+FEW = 6  # settings that can all be named on an axis
 
 
 def sweep_rows(run: Experiment, artefact: str, source: FaceSource, results: Runs, what: str) -> list[Row]:
@@ -73,7 +74,7 @@ def sweep_plot(
     Parameters
     ----------
     by_source : dict
-        By test set and method: one run per training seed.
+        By test set and method: one run per training seed; seeds that not all of them have are left out.
     methods : sequence of str
         With settings of `what`.
     label : str
@@ -85,6 +86,11 @@ def sweep_plot(
     log : bool
         Whether settings double from one to the next.
     """
+    shown = (*methods, *level)
+    seeds = min(len(results[name]) for results in by_source.values() for name in shown)
+    by_source = {
+        source: {name: results[name][:seeds] for name in shown} for source, results in by_source.items()
+    }
     figure, axes = plt.subplots(1, len(by_source), figsize=(3.8 * len(by_source), 3.8), squeeze=False)
     parts = []
     for ax, (source, results) in zip(axes[0], by_source.items(), strict=True):
@@ -102,15 +108,25 @@ def sweep_plot(
         if log:
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
+        elif len(settings := sorted({place for one in places.values() for place in one})) <= FEW:
+            ax.set_xticks(settings)
         else:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         parts.append(f"{source.protocol} {source.split}: {_in_words(bands, places)}")
     axes[0, 0].set_ylabel(f"mean error (% of {NORMALISER} distance)")
-    figure.suptitle(f"profile {run.profile}; bands: 95 % of the differences between curves", fontsize="small")
+    figure.suptitle(
+        f"profile {run.profile}; bands: 95 %, less how much harder some faces are than others",
+        fontsize="small",
+    )
     figure.set_label(f"Mean error in per cent by {label}, profile {run.profile}. " + " ".join(parts))
-    largest = max(by_source, key=lambda source: len(by_source[source][methods[0]][0].names))
-    about = behind(largest, by_source[largest][methods[0]])
-    return run.record_figure(artefact, f"mean error by {label}", figure, **about)
+    about = [behind(source, results[methods[0]]) for source, results in by_source.items()]
+    if len(about) > 1:
+        several = ", ".join(
+            f"{source.protocol} {source.split} ({one['images']:,} images)"
+            for source, one in zip(by_source, about, strict=True)
+        )
+        about[0] |= dict(subset=several, images=None)
+    return run.record_figure(artefact, f"mean error by {label}", figure, **about[0])
 
 
 def _curves(
