@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from replicate.cli_tables import difference, number, told
 from replicate.files import read_json
 from replicate.paths import cache
-from replicate.vocabulary import PAPERS, PROFILES
+from replicate.vocabulary import FACES, PAPERS, PROFILES
 from replicate.workflow import Job
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ BADGES = {
     },
     **{"not testable": "muted", "not run": "light", "not applicable": "light"},
 }
+OVERVIEW = "_overview"  # a part of the first page of each chapter, which includes it
 SMOKE = "The numbers of a smoke run mean nothing: it only shows that every step works."
 
 
@@ -85,6 +86,7 @@ def generate(jobs: Sequence[Job]) -> dict[str, str]:
     for paper in sorted({job.notebook.split("/")[0] for job in jobs} & set(PAPERS)):
         own = [c for c in statements if c["paper"] == paper]
         pages[f"{paper}/recorded"] = recorded_page(paper, rows.load(paper), own)
+        pages[f"{paper}/{OVERVIEW}"] = overview(own)
     return pages
 
 
@@ -129,6 +131,25 @@ def claims_page(statements: Sequence[Mapping]) -> str:
         own = [c for c in statements if c["paper"] == paper]
         parts.append(f"## {NAMES[paper]}: {len(own)} claims\n\n" + claims_table(own))
     return "\n".join(parts)
+
+
+def overview(statements: Sequence[Mapping]) -> str:
+    """What came out of a paper's claims at a glance: which claims have which verdict, on each kind of faces; of several profiles, the largest counts."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for claim in statements:
+        for faces in FACES:
+            verdicts = [one for one in told(claim) if one.get("faces") == faces and one["profile"] != "smoke"]
+            best = max(verdicts, key=lambda one: PROFILES.index(one["profile"]), default={})
+            found.setdefault((best.get("verdict", "not run"), faces), []).append(claim["id"].split("-")[1])
+    words = [word for word in BADGES if any((word, faces) in found for faces in FACES)]
+    lines = [
+        [badge(word), *(", ".join(found.get((word, faces), [])) or "–" for faces in FACES)] for word in words
+    ]
+    return (
+        f"The paper makes {len(statements)} claims that a comparison can test. Their verdicts, by the rules of [](../how_to_read.md); "
+        "each claim stands in words with its numbers on the page of [claims](../claims.md).\n\n"
+        + table(["verdict", *(f"{faces} faces" for faces in FACES)], lines)
+    )
 
 
 def claims_table(statements: Sequence[Mapping]) -> str:

@@ -239,6 +239,25 @@ class TestRecordedPage:
         assert "Nothing has been recorded yet" in book_pages.recorded_page("dan", [], [])
 
 
+def test_the_first_page_of_a_chapter_has_each_claim_once_for_each_kind_of_faces():
+    def claim(number, *verdicts):
+        keys = ("faces", "profile", "verdict")
+        return {"id": f"DAN-C{number}", "verdicts": [dict(zip(keys, one, strict=True)) for one in verdicts]}
+
+    found = [
+        claim(1, ("synthetic", "cpu", "reproduced"), ("synthetic", "gpu", "inconclusive"), ("real", "cpu", "reproduced")),
+        claim(2, ("synthetic", "cpu", "not reproduced"), ("real", "smoke", "reproduced")),
+        claim(3, ("synthetic", "cpu", "inconclusive")),
+    ]  # fmt: skip
+    lines = [line for line in book_pages.overview(found).splitlines() if line.startswith("| {bdg")]
+    assert lines == [
+        "| {bdg-success}`reproduced` | – | C1 |",
+        "| {bdg-danger}`not reproduced` | C2 | – |",
+        "| {bdg-warning}`inconclusive` | C1, C3 | – |",
+        "| {bdg-light}`not run` | – | C2, C3 |",
+    ]
+
+
 def test_runs_of_a_notebook_are_its_own_and_also_those_that_failed(tmp_path, monkeypatch):
     """A notebook may have a name that begins with another one's."""
     monkeypatch.setenv("REPLICATE_CACHE", str(tmp_path))
