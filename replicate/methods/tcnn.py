@@ -91,6 +91,10 @@ class TCNNConfig:
         check_one_of("split", self.split, SPLITS)
         check_one_of("augmentation", self.augmentation, AUGMENTATIONS)
 
+    def with_own_labels(self) -> "TCNNConfig":
+        """The same with warped images that keep the warped points of their own face, in place of the other face's: see TCNN-A3 in the register."""
+        return replace(self, augmentation="aligned, own labels")
+
 
 _SMOKE = TCNNConfig(
     VanillaConfig(batch=16, step_size=2e-3, samples=1600, validate_every=20, sanity_gate=False),

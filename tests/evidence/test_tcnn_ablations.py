@@ -4,25 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tcnn_runs import AFLW, five_point_run
 
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions, swept
+from replicate.evidence.predictions import swept
 from replicate.evidence.views import tcnn_ablations as views
-from replicate.faces.sources import FaceSource
 from replicate.methods.tcnn import CONFIGS
 
 FACES = 60
-NAMES = tuple(f"face {number}" for number in range(FACES))
 OFFSETS = np.linspace(-1, 1, FACES)
-AFLW = FaceSource("mtfl", "test", "synthetic", "smoke")
-ABOUT = {
-    "device": "test",
-    "training_seconds": 1.0,
-    "faces_sha256": "0",
-    "box_rule": "b",
-    "training_faces": 5,
-    "markup": "mtfl5",
-}
 
 
 @pytest.fixture
@@ -31,9 +21,8 @@ def run(drawing):
 
 
 def one_run(error=7.0, **told):
-    about = {f"tweaking {name}": value for name, value in told.items()}
     errors = np.broadcast_to(np.asarray(error, float), FACES) + OFFSETS
-    return Predictions("m", "toy", "synthetic", NAMES, {"inter-pupil": errors}, None, ABOUT | about)
+    return five_point_run({"inter-pupil": errors}, **told)
 
 
 def changes(configs):

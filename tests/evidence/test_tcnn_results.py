@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from five_dots import five_dots
+from tcnn_runs import ABOUT, five_point_run
 
 from replicate.evidence import manifest, published, tables
 from replicate.evidence.experiment import Experiment
@@ -15,17 +16,8 @@ from replicate.evidence.views import tcnn_results as views
 from replicate.faces.sources import FaceSource
 
 FACES = 40
-NAMES = tuple(f"face {number}" for number in range(FACES))
 OFFSETS = np.linspace(-1, 1, FACES)
 SOURCES = {name: FaceSource(*which, "synthetic", "smoke") for name, which in views.TEST_SETS.items()}
-ABOUT = {
-    "device": "test",
-    "training_seconds": 1.0,
-    "faces_sha256": "0",
-    "box_rule": "b",
-    "training_faces": 5,
-    "markup": "mtfl5",
-}
 
 
 @pytest.fixture(params=["synthetic"])
@@ -35,7 +27,7 @@ def run(request, drawing):
 
 def one_run(error, alone=None):
     errors = {"inter-pupil": error + OFFSETS, ONE_IMAGE: (error if alone is None else alone) + OFFSETS}
-    return Predictions("m", "toy", "synthetic", NAMES, errors, None, ABOUT)
+    return five_point_run(errors)
 
 
 def methods(tcnn=7.0, vanilla=8.0, sdm=10.0, own=6.0, **alone):

@@ -5,26 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from tcnn_runs import AFLW, five_point_run
 
 from replicate.errors import ReplicateError
 from replicate.evidence import manifest, tables
 from replicate.evidence.experiment import Experiment
-from replicate.evidence.predictions import Predictions
 from replicate.evidence.tested import ONE_IMAGE
 from replicate.evidence.tested.tcnn_clusters import VANILLA, VANILLA_ONE_IMAGE, Clustered
 from replicate.evidence.views import tcnn_tweaking as views
-from replicate.faces.sources import FaceSource
 from replicate.methods.tcnn import CONFIGS
-
-AFLW = FaceSource("mtfl", "test", "synthetic", "smoke")
-ABOUT = {
-    "device": "test",
-    "training_seconds": 1.0,
-    "faces_sha256": "0",
-    "box_rule": "b",
-    "training_faces": 5,
-    "markup": "mtfl5",
-}
 
 
 @pytest.fixture
@@ -37,9 +26,7 @@ def clustered(cluster, before, after, clusters=None, pose=None, **told):
     count = len(cluster)
     before, after = (np.broadcast_to(np.asarray(side, float), count) for side in (before, after))
     errors = {"inter-pupil": after, ONE_IMAGE: after, VANILLA: before, VANILLA_ONE_IMAGE: before}
-    about = ABOUT | {f"tweaking {name}": value for name, value in told.items()}
-    names = tuple(map(str, range(count)))
-    found = Predictions("m", "toy", "synthetic", names, errors, None, about)
+    found = five_point_run(errors, **told)
     return Clustered(found, np.asarray(cluster), clusters or max(cluster) + 1, pose)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -124,7 +123,7 @@ def _sdm(run: Experiment) -> SDM:
 
 def _config(run: Experiment, start: str) -> TCNNConfig:
     config = tcnn.CONFIGS[run.profile]
-    return replace(config, augmentation="aligned, own labels") if start == OWN else config
+    return config.with_own_labels() if start == OWN else config
 
 
 def _keys(run: Experiment, five: FaceSource, start: str, seed: int) -> list[ModelKey]:

@@ -41,7 +41,7 @@ RESAMPLES = 2000
 def as_printed(profile: str) -> dict[str, TCNNConfig]:
     """TCNN with the labels that the paper gives to warped images, and with their own."""
     config = tcnn.CONFIGS[profile]
-    return {TCNN: config, OWN: replace(config, augmentation="aligned, own labels")}
+    return {TCNN: config, OWN: config.with_own_labels()}
 
 
 def sweep(profile: str, name: str = TCNN) -> dict[int, TCNNConfig]:

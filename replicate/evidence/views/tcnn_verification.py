@@ -1,7 +1,7 @@
 """What the TCNN chapter shows of face recognition (§5.2): Table 2 with other aligners, on other people; the claim; the pipeline; and Fig. 12."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,7 +83,7 @@ def aligners_of(run: Experiment) -> tuple[str, ...]:
 
 def points_of(run: Experiment, found: Aligners, faces: FaceSet, seed: int) -> dict[str, np.ndarray | None]:
     """By `aligners_of`, the points (N, 5, 2) of some faces; None for the box alone."""
-    config = replace(tcnn.CONFIGS[run.profile], augmentation="aligned, own labels")
+    config = tcnn.CONFIGS[run.profile].with_own_labels()
     source = run.source(*recognition_training.LANDMARKS)
     own, _ = tcnn_training.obtain(config, source, run.profile, seed, device=run.device)
     points = found.points(faces) | {OWN: tcnn_training.predict_faces(own, faces)}
