@@ -14,6 +14,7 @@ from replicate.methods import (
     lddr,
     recognition,
     recognition_clusters,
+    rnn,
     tcnn,
     tcnn_analysis,
 )
@@ -39,6 +40,7 @@ METHODS = {
             "methods/lddr_training",
         ),
     ),
+    "rnn": (rnn.VERSION, (*SHARED, "metrics/landmarks", "methods/rnn", "methods/rnn_training")),
     "tcnn": (
         tcnn.VERSION,
         (*SHARED, "metrics/landmarks", *TCNN),

@@ -10,7 +10,7 @@ from replicate.paths import results_dir
 from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
-KEY = ("artefact", "title")
+KEY = ("artefact", "title", "subset")
 
 
 @dataclass(frozen=True, kw_only=True)

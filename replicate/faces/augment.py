@@ -313,6 +313,14 @@ class EnlargedSamples:
         face = positions % len(self.framed.canvases)
         return self.framed.augmented(face, self.moves[positions], self.mirrored[positions])
 
+    def shapes(self, positions: Tensor) -> Tensor:
+        """The true shapes (n, L, 2) that `take` gives, without their images."""
+        points = self.framed.points[positions % len(self.framed.canvases)].cpu()
+        moved = apply_transform(self.moves[positions], points)
+        return mirror_shapes(
+            moved, self.mirrored[positions], self.framed.canvases.frame.size, self.framed.markup
+        )
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step: the enlarged set in shuffled epochs."""
         wanted = torch.arange(step * self.batch, (step + 1) * self.batch)
@@ -340,12 +348,17 @@ def seeded(*numbers: int) -> torch.Generator:
 
 def mirror_batch(crops: Tensor, points: Tensor, which: Tensor, markup_name: str) -> tuple[Tensor, Tensor]:
     """Mirror the faces `which` (n,) bool: crops (n, C, H, W) and points (n, L, 2), with left and right landmarks exchanged."""
-    permutation = torch.tensor(markup(markup_name).mirror, device=points.device)
-    flipped = points[:, permutation] * points.new_tensor([-1, 1]) + points.new_tensor(
-        [crops.shape[-1] - 1, 0]
+    where = which[:, None, None, None]
+    return torch.where(where, crops.flip(-1), crops), mirror_shapes(
+        points, which, crops.shape[-1], markup_name
     )
-    where = which[:, None, None]
-    return torch.where(where[..., None], crops.flip(-1), crops), torch.where(where, flipped, points)
+
+
+def mirror_shapes(points: Tensor, which: Tensor, width: int, markup_name: str) -> Tensor:
+    """Points (n, L, 2) in images of some width, mirrored for those faces `which` (n,) bool, with left and right landmarks exchanged."""
+    permutation = torch.tensor(markup(markup_name).mirror, device=points.device)
+    flipped = points[:, permutation] * points.new_tensor([-1, 1]) + points.new_tensor([width - 1, 0])
+    return torch.where(which[:, None, None], flipped, points)
 
 
 # One face in the place of another ----------------------------------------------------------------------------------------------------

@@ -482,6 +482,14 @@ def test_a_claim_on_several_test_sets_is_recorded_once():
     assert all(f"{subset}, {count} images: -" in verdict.note for subset, count in counts.items())
 
 
+def test_figures_of_one_artefact_on_two_test_sets_are_both_kept():
+    figure = plt.figure()
+    for subset in ("common", "challenging", "common"):
+        experiment().record_figure("DAN-T5", "cumulative error", figure, subset=subset, images=30, seeds=1)
+    plt.close(figure)
+    assert [kept.subset for kept in manifest.load("dan", ["cpu"])] == ["common", "challenging"]
+
+
 def test_a_figure_is_put_on_record_with_its_alternative_text():
     figure = plt.figure()
     figure.set_label("a rising line")

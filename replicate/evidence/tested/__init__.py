@@ -15,6 +15,10 @@ from replicate.evidence.tested.ect import test_ect as test_ect
 from replicate.evidence.tested.lddr import STARTS as STARTS
 from replicate.evidence.tested.lddr import test_lddr as test_lddr
 from replicate.evidence.tested.lddr import test_lddr_compared as test_lddr_compared
+from replicate.evidence.tested.rnn import CANDIDATES as CANDIDATES
+from replicate.evidence.tested.rnn import MEAN_START as MEAN_START
+from replicate.evidence.tested.rnn import PEAKS_ALONE as PEAKS_ALONE
+from replicate.evidence.tested.rnn import test_rnn as test_rnn
 from replicate.evidence.tested.tcnn import ONE_IMAGE as ONE_IMAGE
 from replicate.evidence.tested.tcnn import ONE_PIXEL as ONE_PIXEL
 from replicate.evidence.tested.tcnn import test_tcnn as test_tcnn
