@@ -134,21 +134,21 @@ def claims_page(statements: Sequence[Mapping]) -> str:
 
 
 def overview(statements: Sequence[Mapping]) -> str:
-    """What came out of a paper's claims at a glance: which claims have which verdict, on each kind of faces; of several profiles, the largest counts."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """What came out of a paper's claims at a glance: each with its verdict on each kind of faces; of several profiles, the largest counts."""
+    lines = []
     for claim in statements:
+        cells = [text(claim["id"].split("-")[1]), text(claim["statement"])]
         for faces in FACES:
             verdicts = [one for one in told(claim) if one.get("faces") == faces and one["profile"] != "smoke"]
-            best = max(verdicts, key=lambda one: PROFILES.index(one["profile"]), default={})
-            found.setdefault((best.get("verdict", "not run"), faces), []).append(claim["id"].split("-")[1])
-    words = [word for word in BADGES if any((word, faces) in found for faces in FACES)]
-    lines = [
-        [badge(word), *(", ".join(found.get((word, faces), [])) or "–" for faces in FACES)] for word in words
-    ]
+            best = max(
+                verdicts, key=lambda one: PROFILES.index(one["profile"]), default={"verdict": "not run"}
+            )
+            cells.append(badge(best["verdict"]))
+        lines.append(cells)
     return (
-        f"The paper makes {len(statements)} claims that a comparison can test. Their verdicts, by the rules of [](../how_to_read.md); "
-        "each claim stands in words with its numbers on the page of [claims](../claims.md).\n\n"
-        + table(["verdict", *(f"{faces} faces" for faces in FACES)], lines)
+        f"The paper makes {len(statements)} claims that a comparison can test. These are their verdicts, by the rules of "
+        "[](../how_to_read.md); numbers, intervals and remarks stand on the page of [claims](../claims.md).\n\n"
+        + table(["", "claim", *(f"{faces} faces" for faces in FACES)], lines)
     )
 
 

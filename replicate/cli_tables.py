@@ -33,8 +33,12 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+_NOTHING = 1e-6
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with `digits` significant digits, or a dash."""
+    """A number with `digits` significant digits, or a dash; what is left of rounding is zero."""
+    value = 0.0 if value is not None and abs(value) < _NOTHING else value
     return "–" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

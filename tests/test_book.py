@@ -239,22 +239,22 @@ class TestRecordedPage:
         assert "Nothing has been recorded yet" in book_pages.recorded_page("dan", [], [])
 
 
-def test_the_first_page_of_a_chapter_has_each_claim_once_for_each_kind_of_faces():
+def test_the_first_page_of_a_chapter_has_each_claim_once_with_its_verdicts():
     def claim(number, *verdicts):
         keys = ("faces", "profile", "verdict")
-        return {"id": f"DAN-C{number}", "verdicts": [dict(zip(keys, one, strict=True)) for one in verdicts]}
+        found = [dict(zip(keys, one, strict=True)) for one in verdicts]
+        return {"id": f"DAN-C{number}", "statement": f"Claim {number}.", "verdicts": found}
 
     found = [
         claim(1, ("synthetic", "cpu", "reproduced"), ("synthetic", "gpu", "inconclusive"), ("real", "cpu", "reproduced")),
         claim(2, ("synthetic", "cpu", "not reproduced"), ("real", "smoke", "reproduced")),
-        claim(3, ("synthetic", "cpu", "inconclusive")),
+        claim(3),
     ]  # fmt: skip
-    lines = [line for line in book_pages.overview(found).splitlines() if line.startswith("| {bdg")]
+    lines = [line for line in book_pages.overview(found).splitlines() if line.startswith("| C")]
     assert lines == [
-        "| {bdg-success}`reproduced` | – | C1 |",
-        "| {bdg-danger}`not reproduced` | C2 | – |",
-        "| {bdg-warning}`inconclusive` | C1, C3 | – |",
-        "| {bdg-light}`not run` | – | C2, C3 |",
+        "| C1 | Claim 1. | {bdg-warning}`inconclusive` | {bdg-success}`reproduced` |",
+        "| C2 | Claim 2. | {bdg-danger}`not reproduced` | {bdg-light}`not run` |",
+        "| C3 | Claim 3. | {bdg-light}`not run` | {bdg-light}`not run` |",
     ]
 
 

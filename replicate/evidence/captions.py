@@ -1,11 +1,12 @@
 """Captions of tables and figures: faces, profile, images, seeds, training faces and boxes, drawn from what is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from replicate.errors import ReplicateError
 from replicate.evidence.rows import Row
 
 SMOKE_WARNING = "smoke profile: numbers mean nothing"
+MANY = 6  # methods that a caption would have to name
 SYNTHETIC_REMARK = "Synthetic faces are not the paper's benchmark: compare directions, not sizes"
 
 
@@ -23,14 +24,15 @@ def caption(rows: Iterable[Row], title: str = "") -> str:
     check_one_edition(rows)
     sets = set_names(rows)
     named = any(sets.values())  # a statement about no test set has its images from another row
+    images: dict[str, int] = {}
+    for row in rows:
+        name = sets[row.protocol, row.subset]
+        if row.images and (name or not named):
+            images[name] = max(row.images, images.get(name, 0))  # rows may be about parts of a set
     return caption_of(
         faces=rows[0].faces,
         profile=rows[0].profile,
-        images={
-            name: row.images
-            for row in rows
-            if row.images and ((name := sets[row.protocol, row.subset]) or not named)
-        },
+        images=images,
         seeds=span([row.seeds or 1 for row in rows]),
         box_rule=next((row.box_rule for row in rows if row.box_rule), ""),
         notes=_notes(rows),
@@ -46,7 +48,7 @@ def set_names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     return {pair: " ".join(filter(None, pair)) if several else pair[1] for pair in pairs}
 
 
-def span(seeds: Sequence[int]) -> str:
+def span(seeds: Collection[int]) -> str:
     """How many training seeds, in words; methods of a table may differ."""
     low, high = min(seeds, default=1), max(seeds, default=1)
     return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
@@ -77,8 +79,10 @@ def notes_of(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _listed(methods: Iterable[str]) -> str:
-    """Names of methods one after the other; quoted where a name has a comma itself."""
+    """Names of methods one after the other, quoted where a name has a comma itself; of many, how many they are."""
     names = list(methods)
+    if len(names) > MANY:
+        return f"{len(names)} of the methods"
     return (
         ", ".join(f"“{name}”" for name in names) if any("," in name for name in names) else ", ".join(names)
     )

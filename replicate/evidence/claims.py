@@ -13,7 +13,7 @@ from replicate.paths import published_dir, results_dir
 from replicate.provenance import commit
 from replicate.vocabulary import FACES, PROFILES, check_one_of
 
-DIRECTIONS = ("lower", "higher", "equal", "bound")
+DIRECTIONS = ("lower", "higher", "equal", "not lower", "bound")
 JUDGED = ("reproduced", "direction holds", "not reproduced")  # need an interval
 VERDICTS = (*JUDGED, "inconclusive", "not testable", "not run")
 

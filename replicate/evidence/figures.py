@@ -268,4 +268,4 @@ def draw_box(ax: Axes, box: np.ndarray, color: str = PALETTE[1]) -> None:
 
 def _legend(name: str, errors: np.ndarray, threshold: float) -> str:
     rate = failure_rate(errors, threshold)
-    return f"{name}: AUC {float(auc(errors, threshold)):.1f}, failures {rate.percent:.1f} % ({rate.count} of {errors.size})"
+    return f"{name}: AUC {float(auc(errors, threshold)):.1f}, {rate.percent:.1f} % above {threshold:g} % ({rate.count} of {errors.size})"

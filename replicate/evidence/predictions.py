@@ -223,6 +223,12 @@ def paired_errors(
     return stacked_errors(list(left)[:both], normaliser), stacked_errors(list(right)[:both], normaliser)
 
 
+def same_seeds(results: Runs, *methods: str) -> dict[str, Sequence[Predictions]]:
+    """Some methods with the seeds that all of them have."""
+    count = min(len(results[method]) for method in methods)
+    return {method: results[method][:count] for method in methods}
+
+
 def swept(runs: Sequence[Predictions], normaliser: str, what: str) -> tuple[tuple[int, ...], np.ndarray]:
     """Errors of S models at all K settings that were tried of one quantity, and these settings.
 

@@ -148,9 +148,9 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "", subset: str =
             (
                 claim.id,
                 claim.statement,
+                verdict.verdict,
                 measured(claim, verdict.left, verdict.right),
                 _decisive(claim, verdict),
-                verdict.verdict,
                 verdict.note,
             )
         )
@@ -167,7 +167,7 @@ def verdict_table(verdicts: Sequence[Verdict], box_rule: str = "", subset: str =
         box_rule=box_rule,
         title="Verdicts on the claims",
     )
-    columns = ["claim", "statement", "measured", "difference", "verdict", "note"]
+    columns = ["claim", "statement", "verdict", "measured", "difference", "note"]
     return Table(pd.DataFrame(lines, columns=columns), about)
 
 

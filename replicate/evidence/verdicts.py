@@ -11,6 +11,7 @@ side (half of it is asked for, because other faces and sizes change effects):
   A claim without a printed effect may state a margin ("clearly worse"), which then takes the place of half of e.
 * ``equal``: ``reproduced`` if the interval lies inside the margin that is stated with the claim,
   ``not reproduced`` if it lies outside, ``inconclusive`` if it crosses the margin.
+* ``not lower``: the same with the lower end of the margin alone; the left side may be higher by any amount.
 * ``bound``: the same with the interval of the left side and two limits.
 """
 
@@ -188,7 +189,7 @@ def judge_comparison(
     Parameters
     ----------
     claim : Claim
-        Of direction ``lower``, ``higher`` or ``equal``.
+        Of another direction than ``bound``.
     comparison : Comparison
         Both sides and their difference with its interval.
     quantity : Quantity, optional
@@ -197,8 +198,9 @@ def judge_comparison(
     quantity = quantity or claim.quantity()
     if claim.direction == "bound":
         raise ReplicateError(f"{claim.id} is about a range: use judge_interval")
-    rule = _equality if claim.direction == "equal" else _order
-    remark = _how_unequal if claim.direction == "equal" else _clearly
+    rule, remark = {"equal": (_equality, _how_unequal), "not lower": (_no_lower, _how_much_lower)}.get(
+        claim.direction, (_order, _clearly)
+    )
     note = "; ".join(filter(None, [note, remark(claim, quantity, comparison)]))
     return Verdict(
         claim=claim.id,
@@ -324,10 +326,24 @@ def _how_unequal(claim: Claim, quantity: Quantity, comparison: Comparison) -> st
     return "significant, but inside the margin" if found == "reproduced" and not low <= 0 <= high else ""
 
 
+def _no_lower(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    return _inside(comparison.low, comparison.high, -_margin(claim, quantity, comparison), np.inf)
+
+
+def _how_much_lower(claim: Claim, quantity: Quantity, comparison: Comparison) -> str:
+    """What the note of a claim that something does not help says of the least help that counts, and of harm."""
+    if _no_lower(claim, quantity, comparison) != "reproduced":
+        return ""
+    harm = "; significantly higher" if comparison.low > 0 else ""
+    return f"lower by less than {_margin(claim, quantity, comparison):.3g}{harm}"
+
+
 def _margin(claim: Claim, quantity: Quantity, comparison: Comparison) -> float:
     width = quantity.margin_at(comparison.right)
     if width is None:
-        raise ReplicateError(f"{claim.id}: a claim of equality needs a margin in data/published/claims.yaml")
+        raise ReplicateError(
+            f"{claim.id}: a claim of {claim.direction!r} needs a margin in data/published/claims.yaml"
+        )
     return width
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from replicate.errors import ReplicateError
 
 SPLITS = 10  # TCNN §5.2
-TRAINING_SHARE = 333 / 500  # of the people; TCNN §5.2: 333 training subjects of 500
+TRAINING_SHARE = 333 / 500  # of the people; TCNN §5.2: 333 subject templates for training, of 500 people
 DIFFERENT_PER_SAME = 9992 / 1756  # pairs a split on average (Klare et al. 2015, IJB-A verification)
 MOST_TEMPLATES = (
     4  # of one person; our choice: at most six same pairs each, so that no person dominates a split

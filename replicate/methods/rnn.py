@@ -264,8 +264,8 @@ class Pooled:
     """
 
     def __init__(self, maps: Tensor) -> None:
-        self.collected: Tensor | None = None
-        self.maps, self._order = _Collected.apply(maps, self)
+        self._gradient = _Gradient(maps.shape)
+        self.maps, self._order = _Collected.apply(maps, self._gradient)
         self._rows = self.maps.detach().permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
     def at(self, points: Tensor, radius: int) -> Tensor:
@@ -284,43 +284,62 @@ class Pooled:
         x, y = (x[..., None] + axis).clamp(0, width - 1), (y[..., None] + axis).clamp(0, height - 1)
         first = height * width * torch.arange(count, device=points.device)[:, None, None, None]
         places = (first + width * y[..., :, None] + x[..., None, :]).flatten(2)  # (N, L, P)
-        return _SIP.apply(self._order, self, places)
+        return _SIP.apply(self._order, self._rows, places, self._gradient)
+
+
+class _Gradient:
+    """What has been collected for a map; it knows no tensor of the graph, which would never be freed then."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape, self.values = shape, None
+
+    def add(self, entries: Tensor, values: Tensor) -> None:
+        """Add values to entries of the map as (N * H * W * C,)."""
+        if self.values is None:
+            self.values = values.new_zeros(self.shape.numel())
+        self.values.scatter_add_(0, entries.flatten(), values.flatten())
+
+    def take(self) -> Tensor | None:
+        """What has been collected, as (N, C, H, W)."""
+        if self.values is None:
+            return None
+        count, channels, height, width = self.shape
+        values, self.values = self.values, None
+        return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 class _Collected(torch.autograd.Function):
     """Maps as they are, with a number that every pooling takes, so that what they collect is complete before it is added."""
 
     @staticmethod
-    def forward(ctx, maps: Tensor, pooled: Pooled) -> tuple[Tensor, Tensor]:
-        ctx.pooled = pooled
+    def forward(ctx, maps: Tensor, gradient: _Gradient) -> tuple[Tensor, Tensor]:
+        ctx.gradient = gradient
+        ctx.set_materialize_grads(False)
         return maps.view_as(maps), torch.zeros((), device=maps.device)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        if ctx.pooled.collected is not None:
-            count, channels, height, width = gradient.shape
-            collected = ctx.pooled.collected.view(count, height, width, channels).permute(0, 3, 1, 2)
-            gradient = gradient + collected.to(gradient.dtype)
-        return gradient, None
+    def backward(ctx, gradient: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None]:
+        collected = ctx.gradient.take()
+        if collected is None or gradient is None:
+            return gradient if collected is None else collected, None
+        return collected.add_(gradient), None
 
 
 class _SIP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, order: Tensor, pooled: Pooled, places: Tensor) -> Tensor:
-        found, which = pooled._rows[places].max(2)
+    def forward(ctx, order: Tensor, rows: Tensor, places: Tensor, gradient: _Gradient) -> Tensor:
+        found, which = rows[places].max(2)
         ctx.save_for_backward(places.gather(2, which))
-        ctx.pooled = pooled
+        ctx.gradient, ctx.dtype = gradient, rows.dtype
         return found
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         [places] = ctx.saved_tensors
-        rows = ctx.pooled._rows
-        if ctx.pooled.collected is None:
-            ctx.pooled.collected = torch.zeros(rows.numel(), device=rows.device)
-        entries = places * rows.shape[1] + torch.arange(rows.shape[1], device=rows.device)
-        ctx.pooled.collected.scatter_add_(0, entries.flatten(), gradient.flatten().float())
-        return torch.zeros((), device=rows.device), None, None
+        channels = gradient.shape[-1]
+        entries = places * channels + torch.arange(channels, device=places.device)
+        ctx.gradient.add(entries, gradient.to(ctx.dtype))
+        return torch.zeros((), device=places.device), None, None, None
 
 
 def shape_indexed(maps: Mapping[str, Pooled], shapes: Tensor, config: RNNConfig) -> Tensor:

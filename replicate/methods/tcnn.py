@@ -69,7 +69,7 @@ class TCNNConfig:
     Raises
     ------
     ReplicateError
-        For a word that is none of `CLUSTERINGS`, `COVARIANCES`, `SPLITS` or `AUGMENTATIONS`.
+        For a word that is none of `CLUSTERINGS`, `COVARIANCES`, `SPLITS` or `AUGMENTATIONS`, or a number below one.
     """
 
     vanilla: VanillaConfig = VanillaConfig()
@@ -90,6 +90,9 @@ class TCNNConfig:
         check_one_of("covariance", self.covariance, COVARIANCES)
         check_one_of("split", self.split, SPLITS)
         check_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        for name in ("clusters", "patience", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ReplicateError(f"{name}: got {getattr(self, name)}, expected one or more")
 
     def with_own_labels(self) -> "TCNNConfig":
         """The same with warped images that keep the warped points of their own face, in place of the other face's: see TCNN-A3 in the register."""

@@ -54,12 +54,18 @@ def framed(faces: FaceSet, device: torch.device | str = "cpu") -> FramedFaces:
     Raises
     ------
     ReplicateError
-        If the faces do not have five points, or one is not annotated.
+        If the faces do not have five points, one is not annotated, or both eyes lie in one place.
     """
     if faces.markup != tcnn.MARKUP or not np.isfinite(faces.points).all():
         raise ReplicateError(
             f"{faces.protocol}/{faces.split}: got {faces.markup} with {int((~np.isfinite(faces.points)).any(-1).sum())} unknown "
             f"points, expected five known points a face ({tcnn.MARKUP})"
+        )
+    eyes = np.linalg.norm(faces.points[:, 0] - faces.points[:, 1], axis=-1)
+    if not eyes.all():
+        first = faces.names[int(np.flatnonzero(eyes == 0)[0])]
+        raise ReplicateError(
+            f"{faces.protocol}/{faces.split}: both eyes of {first} lie in one place, and errors are divided by their distance; leave it out"
         )
     return frame_faces(faces, CORNERS, FRAME, [Rotation()], device, boxes=faces.boxes, colour=True)
 

@@ -33,8 +33,8 @@ def test_cumulative_errors_are_recorded_with_what_they_show(run):
         "DAN": [on_record(inter_ocular=4.0), on_record(inter_ocular=2.0)],
     }
     label = compared.cumulative_errors(run, "ECT-F5b", FULL, results).get_label()
-    assert "SDM: AUC 0.0, failures 100.0 % (12 of 12)" in label
-    assert "DAN: AUC 62.5, failures 0.0 % (0 of 24)" in label  # (4 + 6) / 2 of 8
+    assert "SDM: AUC 0.0, 100.0 % above 8 % (12 of 12)" in label
+    assert "DAN: AUC 62.5, 0.0 % above 8 % (0 of 24)" in label  # (4 + 6) / 2 of 8
     (kept,) = manifest.load("ect", ["smoke"])
     assert (kept.artefact, kept.subset, kept.images, kept.seeds) == ("ECT-F5b", "full", 12, 2)
 
@@ -45,7 +45,7 @@ def test_curves_are_of_the_score_and_up_to_the_threshold_asked_for(run):
         run, "ECT-F5a", FULL, {"ECT": [one]}, score="inter-ocular, 51 points", threshold=10.0
     )
     (ax,) = figure.axes
-    assert "ECT: AUC 40.0, failures 0.0 %" in figure.get_label()
+    assert "ECT: AUC 40.0, 0.0 % above 10 %" in figure.get_label()
     assert ax.get_xlim() == (0, 10) and ax.get_xlabel() == "error (% of inter-ocular distance)"
     assert ax.get_title() == "300w full, 12 synthetic faces, 51 points"
 

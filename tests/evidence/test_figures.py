@@ -33,7 +33,7 @@ def test_the_legend_gives_area_and_failures_and_curves_differ_without_colour():
     figure = figures.ced_plot(curves, 8.0, "inter-pupil", title="common")
     ax = figure.axes[0]
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == ["one: AUC 56.2, failures 25.0 % (1 of 4)", "two: AUC 50.0, failures 0.0 % (0 of 4)"]
+    assert texts == ["one: AUC 56.2, 25.0 % above 8 % (1 of 4)", "two: AUC 50.0, 0.0 % above 8 % (0 of 4)"]
     assert len({line.get_linestyle() for line in ax.lines}) == 2
     assert figure.get_label() == (
         "Cumulative error curves on common up to 8 % of the inter-pupil distance. " + ". ".join(texts) + "."

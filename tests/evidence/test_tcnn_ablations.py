@@ -179,7 +179,16 @@ def with_seconds(seconds):
 
 
 def epochs(by_number):
-    return {clusters: [one_run(epochs=list(map(float, several)))] for clusters, several in by_number.items()}
+    return {
+        clusters: [
+            one_run(
+                epochs=list(map(float, several)),
+                loss_before=[1.0] * len(several),
+                loss_after=[0.5] + [1.0] * (len(several) - 1),
+            )
+        ]
+        for clusters, several in by_number.items()
+    }
 
 
 def test_total_effort_is_linear_if_epochs_do_not_depend_on_clusters(run):
@@ -205,9 +214,10 @@ def test_one_cluster_has_a_mean_without_interval(run):
 
 
 def test_epochs_are_judged_against_their_mean(run):
-    same, growing = epochs({2: [78, 82], 4: [79, 81, 80, 80]}), epochs({2: [60, 60], 4: 4 * [100]})
+    same, growing = epochs({1: [999], 2: [78, 82], 4: [79, 81, 80, 80]}), epochs({2: [60, 60], 4: 4 * [100]})
     verdict = views.judge_effort(run, same, growing)
     assert (verdict.claim, verdict.verdict, verdict.right) == ("TCNN-C13", "reproduced", 80.0)
+    assert "heads that left the vanilla weights: K = 2 1 of 2, K = 4 1 of 4" in verdict.note
     assert "TCNN, own labels: 60 at K = 2, 100 at K = 4" in verdict.note
     assert views.judge_effort(run, growing, same).verdict == "not reproduced"
 

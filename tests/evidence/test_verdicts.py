@@ -57,6 +57,12 @@ def compare(difference: float, half_width: float, right: float = 10.0) -> Compar
         ("DAN-C13", +0.1, 0.15, "not reproduced"),
         ("DAN-C13", +0.2, 0.25, "inconclusive"),
         ("DAN-C13", -0.5, 0.15, "not reproduced"),
+        # TCNN-C16: no lower than by 2 %, 0.2 on a right side of 10; however much higher
+        ("TCNN-C16", -0.1, 0.05, "reproduced"),
+        ("TCNN-C16", +3.0, 0.15, "reproduced"),
+        ("TCNN-C16", -0.2, 0.15, "inconclusive"),
+        ("TCNN-C16", +0.1, 0.5, "inconclusive"),
+        ("TCNN-C16", -0.5, 0.15, "not reproduced"),
         # DAN-C17: equal within 2.6 faces
         ("DAN-C17", 1.0, 0.9, "reproduced"),
         ("DAN-C17", 3.6, 0.9, "not reproduced"),
@@ -79,6 +85,13 @@ def test_rule(claim, difference, half_width, verdict):
 def test_an_equality_tells_what_kind_of_difference_is_there(difference, half_width, note):
     judged = judge_comparison(claims.get("DAN-C12"), compare(difference, half_width), **WHERE)
     assert judged.note == note
+
+
+def test_a_claim_that_something_does_not_help_tells_of_harm():
+    verdict = judge_comparison(claims.get("TCNN-C16"), compare(3.0, 0.15), **WHERE)
+    assert verdict.note == "lower by less than 0.2; significantly higher"
+    verdict = judge_comparison(claims.get("TCNN-C16"), compare(-0.1, 0.05), **WHERE)
+    assert verdict.note == "lower by less than 0.2"
 
 
 def test_an_order_that_is_to_be_clear_says_how_much_it_asks_for():

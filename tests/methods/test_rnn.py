@@ -1,6 +1,8 @@
 """RNN's networks: every equation in closed form or against an independent formula, and what the fast forms compute against the plain ones."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -172,6 +174,21 @@ def test_gradients_of_several_steps_and_of_the_maps_themselves_are_added():
     found = sum(pooled.at(one, 1).square().sum() for one in points) + pooled.maps.sin().sum()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, maps), torch.autograd.grad(expected, maps))
+
+
+def test_maps_are_freed_with_the_loss_that_was_made_of_them():
+    """Without waiting for the collector of cycles, which counts objects and not their size."""
+    gc.disable()
+    try:
+        maps = torch.rand(1, 2, 6, 6, requires_grad=True)
+        pooled = Pooled(maps)
+        kept = weakref.ref(pooled.maps)
+        value = pooled.at(torch.rand(1, 3, 2), 1).sum() + pooled.maps.sum()
+        value.backward()
+        del pooled, value
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_the_gradient_of_a_tie_goes_to_one_place():

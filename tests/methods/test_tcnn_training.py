@@ -127,6 +127,19 @@ def test_faces_must_have_five_known_points():
         tcnn_training.framed(faces)
 
 
+def test_a_face_whose_eyes_lie_in_one_place_is_refused():
+    faces = five_dots(6)
+    faces.points[4, 1] = faces.points[4, 0]
+    with pytest.raises(ReplicateError, match=f"both eyes of {faces.names[4]} lie in one place"):
+        tcnn_training.framed(faces)
+
+
+@pytest.mark.parametrize("name", ["clusters", "patience", "epochs", "batch"])
+def test_a_network_without_clusters_or_epochs_is_refused(name):
+    with pytest.raises(ReplicateError, match=f"{name}: got 0, expected one or more"):
+        TCNNConfig(**{name: 0})
+
+
 def test_mean_and_deviation_are_those_of_each_value():
     seen = tcnn_training.framed(five_dots(9))
     crops = torch.cat(list(tcnn_augmentation.plain_crops(seen))).double().numpy()

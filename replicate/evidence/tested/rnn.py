@@ -43,7 +43,8 @@ def test_rnn(
         Whether predicted points of generated faces are kept on record for the run's own seed, and not only the errors.
     starts : bool
         Whether the same network begins from the mean shape besides, `MEAN_START`, and from other numbers of candidates,
-        ``"inter-pupil, 500 candidates"``. Such runs have a record of their own.
+        ``"inter-pupil, 500 candidates"``; and of each the error before the first step, ``"inter-pupil, 500 candidates, start"``. Such runs have
+        a record of their own.
     """
     return [
         _test_seed(run, config, train, source, seed, points and seed == run.seed, starts) for seed in seeds
@@ -84,6 +85,8 @@ def _predict(network: RNN, train: FaceSource, others: dict, faces: FaceSet) -> l
     }
     more |= {PEAKS_ALONE: ends[PEAKS]}
     if others:
-        more |= {MEAN_START: ends[MEAN]} | {swept_key(count, "candidates"): ends[count] for count in others}
-        more[swept_key(network.config.candidates, "candidates")] = ends[LAST]
+        begun = {swept_key(count, "candidates"): count for count in others}
+        begun |= {swept_key(network.config.candidates, "candidates"): LAST, MEAN_START: MEAN}
+        more |= {key: ends[name] for key, name in begun.items()}
+        more |= {f"{key}, start": as_annotated(found[name][0], train, faces) for key, name in begun.items()}
     return [Predicted(ends[LAST], more=more)]

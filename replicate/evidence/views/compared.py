@@ -12,6 +12,8 @@ from replicate.evidence.predictions import Predictions, Runs, stacked_errors, tr
 from replicate.evidence.rows import Row
 from replicate.faces.sources import FaceSource
 
+SHARED_SEEDS = "differences are over the seeds that both sides have"
+
 
 def on_faces(run: Experiment, source: FaceSource, runs: Sequence[Predictions]) -> str:
     """For a title: ``"300w challenging, 135 synthetic faces"``."""
@@ -37,13 +39,14 @@ def runs_caption(
 ) -> str:
     """Caption of a table of methods that were tested as these runs were; some of those `beside` them may have other numbers of seeds."""
     about = behind(source, runs)
+    counts = {len(runs), *map(len, beside)}
     return caption_of(
         faces=run.faces,
         profile=run.profile,
         images={about["subset"]: about["images"]},
-        seeds=span([len(runs), *map(len, beside)]),
+        seeds=span(counts),
         box_rule=about["box_rule"],
-        notes=(trained_on(runs[0].provenance),),
+        notes=(trained_on(runs[0].provenance), *([SHARED_SEEDS] if len(counts) > 1 else [])),
         title=title,
     )
 
@@ -52,6 +55,7 @@ def sets_caption(run: Experiment, results: Mapping[str, Runs], reference: str, t
     """Caption of a table of several methods on several test sets: `results` by test set and method, images and boxes those of the reference."""
     first = next(iter(results.values()))
     seeds = span([len(runs) for by_method in results.values() for runs in by_method.values()])
+    counts = {len(runs) for by_method in results.values() for runs in by_method.values()}
     notes = notes_of((method, trained_on(runs[0].provenance)) for method, runs in first.items())
     return caption_of(
         faces=run.faces,
@@ -59,7 +63,7 @@ def sets_caption(run: Experiment, results: Mapping[str, Runs], reference: str, t
         images={name: len(by_method[reference][0].names) for name, by_method in results.items()},
         seeds=seeds,
         box_rule=first[reference][0].provenance["box_rule"],
-        notes=notes,
+        notes=(*notes, *([SHARED_SEEDS] if len(counts) > 1 else [])),
         title=title,
     )
 

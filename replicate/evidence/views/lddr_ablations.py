@@ -12,7 +12,7 @@ from replicate.evidence.captions import caption
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import faces_grid
-from replicate.evidence.predictions import Predictions, Runs, stacked_errors, under
+from replicate.evidence.predictions import Predictions, Runs, same_seeds, stacked_errors, under
 from replicate.evidence.rows import Row
 from replicate.evidence.tables import Table, number
 from replicate.evidence.views import ablations
@@ -159,7 +159,13 @@ def augmentation_rows(
         for method in results[name]
         if method != PLAIN
         for row in metric_change(
-            run, "LDDR-S3", source, results[name], after=method, before=PLAIN, metric=metric
+            run,
+            "LDDR-S3",
+            source,
+            same_seeds(results[name], method, PLAIN),
+            after=method,
+            before=PLAIN,
+            metric=metric,
         )
     ]
     [own] = [row for row in made if (row.method, row.protocol) == (LDDR, "lfpw")]

@@ -202,8 +202,10 @@ def means_figure(run: Experiment, studied: Study, errors: np.ndarray, what: str)
 # Figs 3 and 4 ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _levels_plot(ax: Axes, by_level: Mapping[str, Measured], names: Sequence[str], control: Measured) -> None:
-    """Means over clusters ± standard errors by level, a line for each of the n things measured; dotted, the mean of a control."""
+def _levels_plot(
+    ax: Axes, by_level: Mapping[str, Measured], names: Sequence[str], control: Measured, dotted: str
+) -> None:
+    """Means over clusters ± standard errors by level, a line for each of the n things measured; dotted, the mean of a control that is called `dotted`."""
     places = np.arange(len(by_level))
     for index, name in enumerate(names):
         measured = [one.of(index) for one in by_level.values()]
@@ -214,6 +216,7 @@ def _levels_plot(ax: Axes, by_level: Mapping[str, Measured], names: Sequence[str
         ax.errorbar(places, mean, error, capsize=3, label=name, **look)
         limit = control.of(index).interval().value
         ax.axhline(limit, color=look["color"], linestyle=":", linewidth=0.9)
+    ax.plot([], [], color="0.4", linestyle=":", linewidth=0.9, label=dotted)
     ax.set_xticks(places, _AXIS)
     ax.set(xlabel="features at the input of", ylim=(0, None))
 
@@ -224,7 +227,7 @@ def landmarks_figure(run: Experiment, studied: Study) -> Figure:
     grid = figure.add_gridspec(1, 4)
     by_level = {level: studied.variances(level) for level in LEVELS}
     main = figure.add_subplot(grid[:2])
-    _levels_plot(main, by_level, LANDMARKS, studied.variances(POSITIONS))
+    _levels_plot(main, by_level, LANDMARKS, studied.variances(POSITIONS), "clusters of the true points")
     main.set_ylabel("variance along the principal axis (px²)")
     for place, level in enumerate(PICTURED):
         _scatter(figure.add_subplot(grid[2 + place]), studied, level)
@@ -263,7 +266,7 @@ def attributes_figure(run: Experiment, studied: Study) -> Figure:
     """Fig. 4: Eq. 4 of each attribute by level, dotted above it that of random clusters."""
     figure, ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     by_level = {level: studied.label_variances(level) for level in LEVELS}
-    _levels_plot(ax, by_level, ATTRIBUTES, studied.label_variances(LAST, random=True))
+    _levels_plot(ax, by_level, ATTRIBUTES, studied.label_variances(LAST, random=True), "random clusters")
     ax.set_ylabel("variance of the label")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     ends = {

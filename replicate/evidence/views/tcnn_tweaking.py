@@ -335,7 +335,10 @@ def judge_gain(
     }
     others = ((name, gain_correlation(one, halves=True)) for name, one in beside.items())
     note = ", ".join(f"{name} {one.left:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for name, one in others)
-    about = f"different halves elsewhere: {note}" if note else ""
+    gains = np.concatenate([_gains(one) for one in found])
+    known = gains[np.isfinite(gains)]
+    about = f"{(abs(known) > _ROUNDING).sum()} of {len(known)} clusters have another error than before, beyond rounding"
+    about += f"; different halves elsewhere: {note}" if note else ""
     return run.judge_comparison("TCNN-C8", both, len(found[0].cluster), len(found), about)
 
 

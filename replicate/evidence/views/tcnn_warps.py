@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from replicate.errors import ReplicateError
-from replicate.evidence import timings
+from replicate.evidence import claims, timings
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.rows import Row
@@ -118,7 +118,9 @@ def rejections(
     ]
     run.record(rows)
     compared = paired_bootstrap(within, across)
-    return rows, run.judge_comparison("TCNN-C14", compared, len(faces), len(seeds), pairs)
+    [claim] = claims.get("TCNN-C14").quantities
+    nearly = f"the paper prints under {claim.paper_left:g} and over {claim.paper_right:g} %; the verdict is about their difference"
+    return rows, run.judge_comparison("TCNN-C14", compared, len(faces), len(seeds), f"{pairs}; {nearly}")
 
 
 def _mean(about: Row, values: np.ndarray) -> Row:
