@@ -82,17 +82,9 @@ def detect(path: Path, method: str, predict: Predictor, box: np.ndarray | None =
 
 
 def predictor(method: str, profile: str, faces: str) -> Predictor:
-    """The trained model of a method from the store.
-
-    Raises
-    ------
-    ReplicateError
-        For a method whose code does not exist yet.
-    """
+    """The trained model of a method from the store."""
     check_one_of("method", method, PAPERS)
-    makers = {"lddr": _lddr, "tcnn": _tcnn, "dan": _dan, "ect": _ect}
-    if method not in makers:
-        raise ReplicateError(f"method {method!r} cannot detect yet; there is: {', '.join(makers)}.")
+    makers = {"lddr": _lddr, "tcnn": _tcnn, "dan": _dan, "rnn": _rnn, "ect": _ect}
     return makers[method](profile, faces)
 
 
@@ -131,6 +123,19 @@ def _dan(profile: str, faces: str) -> Predictor:
     network, _ = dan_training.obtain(config, 2, _training_faces(profile, faces), profile, 0)
 
     return lambda image, boxes: dan.predict_boxes(network, [image] * len(boxes), boxes)[-1]
+
+
+def _rnn(profile: str, faces: str) -> Predictor:
+    from replicate.methods import rnn, rnn_training
+
+    source = FaceSource("300w", "train", faces, profile)
+    network, _ = rnn_training.obtain(rnn.CONFIGS[profile], source, profile, 0)
+
+    def predict(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        starts = {"shapes": rnn_training.LAST}
+        return rnn_training.predict_boxes(network, [image] * len(boxes), boxes, starts)["shapes"][-1]
+
+    return predict
 
 
 def _ect(profile: str, faces: str) -> Predictor:

@@ -158,7 +158,7 @@ def test_retained_variance_rises_to_all():
 
 def test_the_shape_model_is_drawn_and_described():
     run = Experiment("ect", "cpu", device="cpu")
-    figure = views.shape_model(run, model(), toy_faces(4), components=2)
+    figure = views.shape_model(run, model(), run.source("300w", "train"), components=2)
     assert len(figure.axes) == 3 and figure.axes[1].get_title() == "component 2"
     [made] = manifest.load("ect")
-    assert made.artefact == "ECT-S14" and "variance in 5 components" in made.alt and made.images == 4
+    assert made.artefact == "ECT-S14" and "variance in 5 components" in made.alt and made.images == 3148

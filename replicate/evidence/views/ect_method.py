@@ -19,9 +19,11 @@ from replicate.evidence import published
 from replicate.evidence.contact_sheets import draw_face
 from replicate.evidence.experiment import Experiment
 from replicate.evidence.figures import PALETTE
+from replicate.faces import protocols
 from replicate.faces.augment import cut_canvases
 from replicate.faces.faceset import FaceSet
 from replicate.faces.markups import markup
+from replicate.faces.sources import FaceSource
 from replicate.geometry import apply_transform, similarity
 from replicate.methods import ect, ect_fitting, ect_training
 from replicate.methods.ect import ECTConfig
@@ -246,12 +248,12 @@ def retained_variance(pdm: PDM, counts: tuple[int, ...] = (5, 10, 20, 30, 60)) -
     }
 
 
-def shape_model(run: Experiment, pdm: PDM, faces: FaceSet, components: int = 4) -> Figure:
+def shape_model(run: Experiment, pdm: PDM, train: FaceSource, components: int = 4) -> Figure:
     """The mean shape moved along its first components, and the variance that the first components retain.
 
     Parameters
     ----------
-    faces : FaceSet
+    train : FaceSource
         The training faces that the model was learnt from.
     """
     widths = [1] * components + [1.5]
@@ -264,7 +266,7 @@ def shape_model(run: Experiment, pdm: PDM, faces: FaceSet, components: int = 4) 
     (left, top), (right, bottom) = places.amin(0).tolist(), places.amax(0).tolist()
     for number, (ax, shapes) in enumerate(zip(axes, moved.numpy(), strict=False), start=1):
         for shape, colour in zip(shapes, (PALETTE[0], PALETTE[1], "0.35"), strict=True):
-            for line in markup(faces.markup).polylines:
+            for line in markup(protocols.markup_of(train.protocol, train.split)).polylines:
                 ax.plot(*shape[list(line)].T, color=colour, linewidth=1.0)
         ax.set(xlim=(left - 1, right + 1), ylim=(bottom + 1, top - 1), aspect="equal")
         ax.set_title(f"component {number}", fontsize="small")
@@ -275,7 +277,7 @@ def shape_model(run: Experiment, pdm: PDM, faces: FaceSet, components: int = 4) 
         f"The mean shape in grey, moved by two standard deviations to either side, blue and orange, along each of the first {components} "
         f"components; and the share of variance that the first components retain: {shares}."
     )
-    return run.record_figure("ECT-S14", "shape model", figure, subset=faces.split, images=len(faces))
+    return run.record_figure("ECT-S14", "shape model", figure, subset=train.split, images=train.count)
 
 
 def _draw_retained(ax: Axes, pdm: PDM) -> None:
