@@ -138,6 +138,15 @@ def test_effects_of_augmentation_stand_beside_the_papers_two_per_cent(run):
     ]
     shown = tables.compare(rows).iloc[-1]
     assert (shown["paper"], shown["metric"], shown["subset"]) == ("2.00", "error reduction", "")
+    verdict = views.judge_augmentation(run, {"lfpw": results(9.7)}, rows)
+    assert (verdict.claim, verdict.verdict) == ("LDDR-C7", "reproduced")
+    assert verdict.note == "3 % here, 2 % in the paper"
+
+
+def test_changes_are_over_the_seeds_of_both_sides(run):
+    runs = {"LDDR": [one_run(8.0), one_run(2.0)], views.PLAIN: [one_run(10.0)], "other": [one_run(9.0)]}
+    rows = views.augmentation_rows(run, {"lfpw": LFPW}, {"lfpw": runs})
+    assert rows[0].method == "LDDR" and rows[0].value == pytest.approx(20.0)
 
 
 def test_the_figure_has_all_four_images_of_a_face(run):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from replicate.evidence import published, tested
+from replicate.evidence import claims, published, tested
 from replicate.evidence.captions import caption
 from replicate.evidence.claims import Verdict
 from replicate.evidence.experiment import Experiment
@@ -173,6 +173,22 @@ def augmentation_rows(
         method="LDDR, random rotation + flip augmentation vs none", metric="error reduction", unit="%"
     )
     return [*made, replace(own, **paper, protocol="", subset="", images=None)]  # it names no test set
+
+
+def judge_augmentation(run: Experiment, results: Mapping[str, Runs], gained: Sequence[Row]) -> Verdict:
+    """Judge and record LDDR-C7 on LFPW; the note has the gain in per cent beside the paper's.
+
+    Parameters
+    ----------
+    results : dict
+        Runs by test set and method.
+    gained : sequence of Row
+        Of `augmentation_rows`.
+    """
+    sides = ({"lfpw": results["lfpw"][name]} for name in (LDDR, PLAIN))
+    [own] = [row for row in gained if (row.method, row.protocol) == (LDDR, "lfpw")]
+    printed = -100 * claims.get("LDDR-C7").quantity().paper_relative
+    return run.judge_on("LDDR-C7", *sides, f"{own.value:.0f} % here, {printed:.0f} % in the paper")
 
 
 # Starting shapes (S6) -----------------------------------------------------------------------------------------------------------------
