@@ -105,7 +105,7 @@ _COUNTERS: dict[tuple[str, str, str], Counter] = {  # published protocol, subset
     ("afw", "all", "faces"): _faces_of(("afw", "train")),  # LDDR tests on those with 68 points
     ("afw", "", "faces"): _faces_of(("afw", "test")),
     ("afw", "", "images"): _images_of("afw", "test"),
-    ("helen", "all", "images"): _faces_of(("helen", "train"), ("helen", "test")),
+    **{("helen", s, "images"): _faces_of(("helen", "train"), ("helen", "test")) for s in ("", "all")},
     ("mafl", "", "images"): _faces_of(("mafl", "train"), ("mafl", "test")),
     ("aflw", "", "faces"): _part_of("aflw", "faces"),
     ("ijb-a", "", "faces"): _part_of("ijb-a", "all"),

@@ -50,8 +50,10 @@ class RNNConfig:
     box: float = 6.0  # §IV-B: b
     candidates: int = 50  # §IV-B: N
     training: str = "end to end"  # §III-D; "two stages": Fig. 10
+    weight: float = 0.3  # our choice, by validation: of the regression losses, in units of `STEP`, beside the softmax loss
     batch: int = 16  # our choice, as the rest: the paper prints no schedule
     step_size: float = 1e-3  # Adam's
+    pretraining: int = 1_000_000  # samples for the initialization network alone, in place of ImageNet's
     samples: int = 1_000_000
     validation_faces: int = 100
     validate_every: int = 200
@@ -88,9 +90,9 @@ class RNNConfig:
 
 # `cpu` has half of the pixels along a side and a quarter of the channels, `smoke` next to nothing.
 _SMOKE = RNNConfig(
-    "VGG-S", width=1 / 16, scale=1 / 4, rank=8, samples=160, batch=8, validation_faces=8, validate_every=10, sanity_gate=False,
+    "VGG-S", width=1 / 16, scale=1 / 4, rank=8, pretraining=80, samples=80, batch=8, validation_faces=8, validate_every=10, sanity_gate=False,
 )  # fmt: skip
-_CPU = RNNConfig("VGG-S", width=1 / 4, scale=1 / 2, samples=32_000)
+_CPU = RNNConfig("VGG-S", width=1 / 4, scale=1 / 2, pretraining=24_000, samples=12_000)
 CONFIGS = {"smoke": _SMOKE, "cpu": _CPU, "gpu": RNNConfig()}
 
 
@@ -342,12 +344,15 @@ class _SIP(torch.autograd.Function):
         return torch.zeros((), device=places.device), None, None, None
 
 
+SCALE = 1 / 16  # our choice: of pooled features, so that Adam's first steps do not saturate the gates
+
+
 def shape_indexed(maps: Mapping[str, Pooled], shapes: Tensor, config: RNNConfig) -> Tensor:
-    """F (N, L, C): of all maps that are pooled, one after the other."""
+    """F (N, L, C): of all maps that are pooled, one after the other; times `SCALE`, which weights before and after could as well contain."""
     parts = [
         maps[name].at((shapes + 0.5) / STRIDES[name] - 0.5, config.radius(name)) for name in config.pooled
     ]
-    return torch.cat(parts, -1)
+    return SCALE * torch.cat(parts, -1)
 
 
 # §III-C Recurrent shape features -----------------------------------------------------------------------------------------------------------
@@ -396,9 +401,8 @@ class LSTM(nn.Module):
 
 # The whole: Fig. 1 -------------------------------------------------------------------------------------------------------------------------
 
-STEP = (
-    1 / 32
-)  # our choice: unit of shapes in regression and loss, in sides of the input: about the distance to begin with
+STEP = 1 / 32  # our choice: unit of shapes in the loss, in sides of the input
+CHANGE = STEP / 10  # our choice: unit of what regressors say, lest Adam's first steps throw shapes about
 
 
 class RNN(nn.Module):
@@ -459,20 +463,20 @@ class RNN(nn.Module):
                     state = self.lstm(features, *(state or 2 * [torch.zeros_like(features)]))
                     seen = features + state[0]
                 change = regressor(seen.flatten(1)).float()
-            shapes.append(before + STEP * self.config.size * change.view_as(start))
+            shapes.append(before + CHANGE * self.config.size * change.view_as(start))
         return shapes
 
 
 def loss(network: RNN, crops: Tensor, points: Tensor) -> Tensor:
-    """§III-D: the softmax loss and the K regression losses, Eq. 14 and 16, means over faces and landmarks, the latter in units of `STEP`."""
+    """§III-D: the softmax loss and, with their `weight`, the K regression losses: Eq. 14 and 16, means over faces and landmarks."""
     pooled = {name: Pooled(one) for name, one in network.maps(crops).items()}
     softmax, peaks = network.mapping_loss({name: one.maps for name, one in pooled.items()}, points)
     shapes = network.refine(pooled, network.start(peaks))
-    return softmax + regression_loss(shapes, points, network.config)
+    return softmax + network.config.weight * regression_loss(shapes, points, network.config)
 
 
 def regression_loss(shapes: Sequence[Tensor], points: Tensor, config: RNNConfig) -> Tensor:
-    """Eq. 16 of all steps together, of S^0 to S^K."""
+    """Eq. 16 of all steps together, of S^0 to S^K, as the mean over faces and landmarks in units of `STEP`."""
     unit = STEP * config.size
     return sum(((shape - points) / unit).square().sum(-1).mean() for shape in shapes[1:])
 

@@ -119,13 +119,15 @@ class Step:
 
 
 def steps(config: RNNConfig) -> list[Step]:
-    """The trainings that follow one another: one end to end; in two stages, features with the initialization network, then the regression."""
-    if config.training == "end to end":
-        return [Step(config, "everything")]
-    return [
-        Step(replace(config, recurrent=False, pooled=("deconv7",)), "features"),
-        Step(config, "regression"),
-    ]
+    """The trainings that follow one another: the features with the initialization network alone, and then everything, or the regression alone.
+
+    The first, in place of a training on ImageNet, is the same for all that differ in the regression.
+    """
+    first = replace(
+        config, samples=config.pretraining, pooled=("deconv7",), recurrent=False, gates="low rank", rank=1, steps=1, box=0.0, weight=0.0,
+    )  # fmt: skip
+    last = "everything" if config.training == "end to end" else "regression"
+    return [Step(first, "features"), Step(config, last)]
 
 
 def keys(config: RNNConfig, source: FaceSource, profile: str, seed: int) -> list[ModelKey]:
@@ -133,7 +135,7 @@ def keys(config: RNNConfig, source: FaceSource, profile: str, seed: int) -> list
     found: list[ModelKey] = []
     for step in steps(config):
         described = asdict(step.config) | {"learns": step.learns, "pooled": list(step.config.pooled)}
-        del described["sanity_gate"], described["training"]
+        del described["sanity_gate"], described["training"], described["pretraining"]
         parent = found[-1].hash if found else ""
         found.append(ModelKey("rnn", described, source.fingerprint, profile, seed, VERSION, parent))
     return found
@@ -171,6 +173,25 @@ def obtain(
 
     models = store.chain(keys(config, source, profile, seed), train, fresh=fresh)
     return assemble(config, models[-1]).to(where), models
+
+
+def obtain_features(
+    config: RNNConfig,
+    source: FaceSource,
+    profile: str,
+    seed: int,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+) -> RNN:
+    """The network after its first training, of the conv-deconv part and the initialization network; its regression has learnt nothing. See `obtain`."""
+    first, where = steps(config)[0], choose_device(device)
+
+    def train(checkpoint: Path) -> store.Training:
+        return _train(first, [], source, seed, checkpoint, where)
+
+    model = store.get(keys(config, source, profile, seed)[0], train, fresh=fresh)
+    return assemble(first.config, model).to(where)
 
 
 def obtain_candidates(config: RNNConfig, source: FaceSource, profile: str, seed: int, count: int) -> Tensor:

@@ -16,12 +16,12 @@ from replicate.methods.rnn_training import LAST, MEAN, PEAKS
 
 torch.set_num_threads(1)
 SMALL = RNNConfig(
-    "VGG-S", width=1 / 16, scale=1 / 8, rank=4, candidates=3, batch=4, samples=24, steps=2, validation_faces=3, validate_every=3, sanity_gate=False,
+    "VGG-S", width=1 / 16, scale=1 / 8, rank=4, candidates=3, batch=4, pretraining=12, samples=24, steps=2, validation_faces=3, validate_every=3, sanity_gate=False,
 )  # fmt: skip
 CHANGES = {  # of every field that decides the weights, another value
     "backbone": "VGG-19", "width": 1 / 32, "nominal": 128, "scale": 1 / 16, "pooled": ("conv5",), "recurrent": False, "gates": "full", "rank": 3,
-    "steps": 1, "box": 4.0, "candidates": 2, "batch": 2, "step_size": 1e-4, "samples": 20, "validation_faces": 2, "validate_every": 2,
-    "patience": 9, "training": "two stages",
+    "steps": 1, "box": 4.0, "candidates": 2, "batch": 2, "step_size": 1e-4, "samples": 20, "pretraining": 16, "validation_faces": 2, "validate_every": 2,
+    "patience": 9, "weight": 1.0, "training": "two stages",
 }  # fmt: skip
 
 
@@ -129,11 +129,23 @@ def test_every_field_that_decides_the_weights_names_them():
     assert hashes(replace(SMALL, sanity_gate=True)) == hashes(SMALL)
 
 
-def test_two_stages_share_the_first_whatever_the_second_is():
-    config = replace(SMALL, training="two stages")
-    assert [step.learns for step in rnn_training.steps(config)] == ["features", "regression"]
-    other = replace(config, recurrent=False)
-    assert hashes(config)[0] == hashes(other)[0] and hashes(config)[1] != hashes(other)[1]
+def test_networks_that_differ_in_the_regression_share_their_features():
+    assert [step.learns for step in rnn_training.steps(SMALL)] == ["features", "everything"]
+    apart = replace(SMALL, training="two stages")
+    assert [step.learns for step in rnn_training.steps(apart)] == ["features", "regression"]
+    others = {
+        "recurrent": False,
+        "pooled": ("conv5",),
+        "gates": "full",
+        "rank": 3,
+        "steps": 1,
+        "box": 2.0,
+        "weight": 1.0,
+        "samples": 20,
+    }
+    for config in (apart, *(replace(SMALL, **{name: value}) for name, value in others.items())):
+        assert hashes(config)[0] == hashes(SMALL)[0] and hashes(config)[1] != hashes(SMALL)[1]
+    assert hashes(replace(SMALL, width=1 / 32))[0] != hashes(SMALL)[0]
 
 
 # Training
@@ -147,16 +159,26 @@ def trained(tmp_path_factory):
 
 
 def test_a_training_validates_on_faces_that_it_does_not_see(trained):
-    network, [model] = trained
-    assert model.report.steps == 6 and [step for step, _ in model.report.history] == [3, 6]
+    network, [first, model] = trained
+    assert first.report.steps == 3 and model.report.steps == 6
+    assert [step for step, _ in model.report.history] == [3, 6]
     assert rnn_training.held_out(16, 3).sum() == 3 and not network.training
 
 
+def test_features_are_those_of_the_first_training(trained):
+    network = rnn_training.obtain_features(SMALL, Source(), "smoke", 0, device="cpu")
+    kept = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name.startswith(("features.", "conv8."))
+    }
+    assert all(torch.equal(value, trained[1][0].tensors[name]) for name, value in kept.items())
+
+
 def test_the_same_seed_trains_the_same_network(trained):
-    _, [model] = rnn_training.obtain(SMALL, Source(), "smoke", 0, device="cpu")
-    assert model.sha256 == trained[1][0].sha256
-    _, [model] = rnn_training.obtain(SMALL, Source(), "smoke", 1, device="cpu")
-    assert model.sha256 != trained[1][0].sha256
+    for seed, same in ((0, True), (1, False)):
+        models = rnn_training.obtain(SMALL, Source(), "smoke", seed, device="cpu")[1]
+        assert ([one.sha256 for one in models] == [one.sha256 for one in trained[1]]) == same
 
 
 def test_a_killed_training_goes_on_where_it_was(trained, monkeypatch):
@@ -176,8 +198,8 @@ def test_a_killed_training_goes_on_where_it_was(trained, monkeypatch):
     monkeypatch.setattr(RNNConfig, "schedule", lambda one: replace(schedule(one), checkpoint_seconds=0.0))
     with pytest.raises(KilledError):
         rnn_training.obtain(SMALL, Source(), "smoke", 0, device="cpu")
-    _, [model] = rnn_training.obtain(SMALL, Source(), "smoke", 0, device="cpu")
-    assert model.sha256 == trained[1][0].sha256
+    models = rnn_training.obtain(SMALL, Source(), "smoke", 0, device="cpu")[1]
+    assert [one.sha256 for one in models] == [one.sha256 for one in trained[1]]
 
 
 def test_the_second_stage_leaves_the_features_as_they_are():

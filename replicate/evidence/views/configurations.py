@@ -58,7 +58,7 @@ def _words(value: object) -> str:
             f", after {_words(before)}" if before else ""
         )
     if isinstance(value, tuple):
-        return " / ".join(f"{number:,}" for number in value)
+        return " / ".join(map(_words, value))
     if type(value) in (int, float):
         return f"{value:,}" if type(value) is int else f"{value:.6g}"
     return "none" if value is None else str(value)

@@ -11,10 +11,11 @@ from replicate.evidence.figures import faces_grid
 from replicate.evidence.predictions import Predictions
 from replicate.faces.faceset import FaceSet
 from replicate.faces.sources import FaceSource
-from replicate.methods import ect_training, lddr_training
+from replicate.methods import ect_training, lddr_training, rnn_training
 from replicate.methods.ect import ECTConfig
 from replicate.methods.ect_fitting import fits
 from replicate.methods.lddr import LDDRConfig
+from replicate.methods.rnn import RNNConfig
 
 COLUMNS = 6  # faces in a row
 Predict = Callable[[FaceSet], np.ndarray]  # from faces to landmarks (N, L, 2)
@@ -101,6 +102,17 @@ def by_lddr(run: Experiment, config: LDDRConfig, train: FaceSource) -> Predict:
     def predict(faces: FaceSet) -> np.ndarray:
         model, _ = lddr_training.obtain(config, train, run.profile, run.seed, device=run.device)
         return model.predict(faces.images, faces.boxes)[-1, 0].numpy()
+
+    return predict
+
+
+def by_rnn(run: Experiment, config: RNNConfig, train: FaceSource) -> Predict:
+    """Landmarks (N, L, 2) of faces by RNN, of the run's first seed; the network is obtained at the first call."""
+
+    def predict(faces: FaceSet) -> np.ndarray:
+        network, _ = rnn_training.obtain(config, train, run.profile, run.seed, device=run.device)
+        start = rnn_training.LAST
+        return rnn_training.predict_boxes(network, faces.images, faces.boxes, {start: start})[start][-1]
 
     return predict
 
