@@ -78,7 +78,7 @@ def test_all_statements_are_as_printed(crops):
     assert list(table.index) == [f"TCNN-S{number}" for number in range(29, 37)]
     assert (table["state"] == views.AS_PRINTED).all()
     assert table.loc["TCNN-S30", "the code"].startswith("|tanh| after 5 layers")
-    assert table.loc["TCNN-S35", "the code"] == "Adam and Adam"
+    assert table.loc["TCNN-S35", "the code"] == "Adam"
     assert table.loc["TCNN-S36", "the code"] == "64 components"
     assert (
         "step size 0.002, batches of 16, 1,600 samples" in table.loc["TCNN-S35", "left open, and our choice"]

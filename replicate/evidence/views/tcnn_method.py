@@ -381,7 +381,7 @@ def checks(config: TCNNConfig, crops: Tensor) -> dict[str, Check]:
             "the mean over a batch",
         ),
         "TCNN-S35": Check(
-            " and ".join(_optimisers()),
+            " and ".join(dict.fromkeys(_optimisers())),
             set(_optimisers()) == {"Adam"},
             f"step size {config.vanilla.step_size:g}, batches of {config.vanilla.batch}, {config.vanilla.samples:,} samples; "
             f"heads {config.step_size:g} and {config.batch}",
