@@ -23,7 +23,7 @@ def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Pat
     return path
 
 
-OTHERS = ("lddr", "tcnn", "ect")  # chapters beside that of the small notebook
+OTHERS = ("lddr", "tcnn", "rnn", "ect")  # chapters beside that of the small notebook
 
 
 class Checkout:
