@@ -35,7 +35,7 @@ class RNNConfig:
     Raises
     ------
     ReplicateError
-        For a word that is none of `BACKBONES`, `GATES`, `MAPS` or `TRAININGS`, or no map at all.
+        For a word that is none of `BACKBONES`, `GATES`, `MAPS` or `TRAININGS`, no map at all, or a number below one.
     """
 
     backbone: str = "VGG-19"  # §III-A, Fig. 2; "VGG-S": Table VII
@@ -66,6 +66,9 @@ class RNNConfig:
         check_one_of("training", self.training, TRAININGS)
         for name in self.pooled:
             check_one_of("pooled", name, MAPS)
+        for name in ("rank", "steps", "candidates", "batch"):
+            if getattr(self, name) < 1:
+                raise ReplicateError(f"{name}: got {getattr(self, name)}, expected one or more")
         if not self.pooled:
             raise ReplicateError(f"pooled: got no map, expected some of {', '.join(MAPS)}")
 
@@ -445,6 +448,10 @@ class RNN(nn.Module):
     def mapping_loss(self, maps: Mapping[str, Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
         """`mapping_loss` of the responses, and their peaks (N, L, 2)."""
         return MappingLoss.apply(maps["deconv7"], self.conv8.weight.flatten(1), self.conv8.bias, points)
+
+    def peaks(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """The places (N, L, 2) of the largest responses, face by face: those of many are never held at once."""
+        return torch.cat([peaks(self.responses({"deconv7": one[None]})) for one in maps["deconv7"]])
 
     def start(self, peaks: Tensor) -> Tensor:
         """S^0 (N, L, 2): the candidate that is nearest to the peaks (N, L, 2) of conv8."""

@@ -324,7 +324,7 @@ def predict(network: RNN, canvases: Canvases, starts: Mapping[str, str | Tensor]
     for index in torch.arange(len(canvases), device=network.mean.device).split(CHUNK):
         maps = fast.maps(canvases.crops(index))
         pooled = {name: Pooled(one) for name, one in maps.items()}
-        shapes = torch.cat([rnn.peaks(fast.responses({"deconv7": one[None]})) for one in maps["deconv7"]])
+        shapes = fast.peaks(maps)
         for name, start in starts.items():
             if isinstance(start, Tensor):
                 begun = rnn.nearest(shapes, start)

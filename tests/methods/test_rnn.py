@@ -131,6 +131,13 @@ def test_peaks_are_places_of_the_largest_values():
     assert rnn.peaks(maps).tolist() == [[[6, 3], [2, 4]]]
 
 
+def test_peaks_face_by_face_are_those_of_the_batch():
+    made = network().eval()
+    with torch.no_grad():
+        maps = made.maps(torch.rand(3, 3, SMALL.size, SMALL.size))
+        torch.testing.assert_close(made.peaks(maps), rnn.peaks(made.responses(maps)))
+
+
 def test_the_nearest_candidate_is_the_start():
     candidates = torch.tensor([[[0.0, 0], [1, 1]], [[5, 5], [6, 6]], [[0, 9], [9, 0]]])
     shapes = torch.tensor([[[4.0, 5], [7, 5]], [[1, 0], [1, 2]]])
@@ -347,6 +354,8 @@ def test_the_fast_copy_says_the_same():
         ("training", "stages", "training: got 'stages'"),
         ("pooled", ("conv4",), "pooled: got 'conv4'"),
         ("pooled", (), "pooled: got no map"),
+        ("candidates", 0, "candidates: got 0, expected one or more"),
+        ("steps", 0, "steps: got 0, expected one or more"),
     ],
 )
 def test_unknown_words_are_named(field, value, words):
