@@ -302,7 +302,7 @@ class _Gradient:
         """Add values to entries of the map as (N * H * W * C,)."""
         if self.values is None:
             self.values = values.new_zeros(self.shape.numel())
-        self.values.scatter_add_(0, entries.flatten(), values.flatten())
+        self.values.index_put_((entries.flatten(),), values.flatten(), accumulate=True)
 
     def take(self) -> Tensor | None:
         """What has been collected, as (N, C, H, W)."""

@@ -281,7 +281,7 @@ def _regression_loss(network: RNN, crops: Tensor, points: Tensor) -> Tensor:
     """Fig. 10 (b): the recurrent regression on maps that stay as they are."""
     with torch.no_grad():
         maps = network.maps(crops)
-        peaks = network.mapping_loss(maps, points)[1]
+        peaks = network.peaks(maps)
     pooled = {name: Pooled(one) for name, one in maps.items()}
     return rnn.regression_loss(network.refine(pooled, network.start(peaks)), points, network.config)
 
