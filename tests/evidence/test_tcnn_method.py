@@ -6,6 +6,7 @@ import torch
 from replicate.errors import ReplicateError
 from replicate.evidence import manifest, published, tables
 from replicate.evidence.experiment import Experiment
+from replicate.evidence.views import tcnn_layers as layers
 from replicate.evidence.views import tcnn_method as views
 from replicate.methods import tcnn, tcnn_training
 from replicate.methods.tcnn import CONFIGS, TCNNConfig, Vanilla
@@ -25,7 +26,7 @@ def crops():
 
 
 def test_shapes_stand_beside_those_of_fig_2():
-    table = views.shape_table().set_index("layer")
+    table = layers.shape_table().set_index("layer")
     assert table.loc["CL1"].to_list() == [
         "conv 5 × 5, |tanh|, max pool 2 × 2", "36 × 36 × 16", "18 × 18 × 16", "18 × 18 × 16", "1,216"
     ]  # fmt: skip
@@ -34,7 +35,7 @@ def test_shapes_stand_beside_those_of_fig_2():
     )
     assert table.loc["FC5"].to_list()[2:] == ["100", "1 × 100", "25,700"]
     assert table.loc["FC6", "what it does"] == "dense" and table.loc["input", "parameters"] == "0"
-    assert list(table.index) == list(views.printed_shapes())
+    assert list(table.index) == list(layers.printed_shapes())
 
 
 def test_a_network_of_other_shapes_is_found_out(monkeypatch):
@@ -44,27 +45,27 @@ def test_a_network_of_other_shapes_is_found_out(monkeypatch):
             self.cl4.padding = (1, 1)
             self.fc5 = torch.nn.Linear(4 * 4 * 64, 100)
 
-    monkeypatch.setattr(views, "Vanilla", Padded)
+    monkeypatch.setattr(layers, "Vanilla", Padded)
     with pytest.raises(ReplicateError, match="CL4: the network gives 4 × 4 × 64, Fig. 2 prints 2 × 2 × 64"):
-        views.shape_table()
+        layers.shape_table()
 
 
 def test_only_without_padding_are_all_sides_the_printed_ones():
-    assert views.paddings_that_fit() == [(0, 0, 0, 0, 0), (0, 0, 0, 0, 1)]
+    assert layers.paddings_that_fit() == [(0, 0, 0, 0, 0), (0, 0, 0, 0, 1)]
 
 
 def test_parameters_are_counted(run):
-    found = {(row.method, row.metric): row.value for row in views.parameter_rows(run)}
+    found = {(row.method, row.metric): row.value for row in layers.parameter_rows(run)}
     assert found["vanilla CNN", "parameters"] == 79_046
-    layers = [value for (_, metric), value in found.items() if metric.startswith("parameters,")]
-    assert sum(layers) == 79_046 and len(layers) == 6
+    counts = [value for (_, metric), value in found.items() if metric.startswith("parameters,")]
+    assert sum(counts) == 79_046 and len(counts) == 6
     assert found["one head from FC5 on", "parameters"] == 25_700 + 1_010
     assert found["one head from CL4 on", "parameters"] == 16_448 + 25_700 + 1_010
 
 
 @pytest.mark.parametrize("faces", ["synthetic", "real"])
 def test_the_diagram_belongs_to_no_faces(faces):
-    figure = views.networks(Experiment("tcnn", "smoke", faces, device="cpu"), TCNNConfig())
+    figure = layers.networks(Experiment("tcnn", "smoke", faces, device="cpu"), TCNNConfig())
     assert "CL3 3 × 3 × 64" in figure.get_label() and "26,710 parameters of its own" in figure.get_label()
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "79,046 parameters" in words and words.count("256") == 2
@@ -151,7 +152,7 @@ def test_profiles_show_what_they_change():
 
 
 def test_parameters_are_shown_in_a_table(run):
-    assert "79,046" in tables.compare(views.parameter_rows(run))["ours"].to_list()
+    assert "79,046" in tables.compare(layers.parameter_rows(run))["ours"].to_list()
 
 
 def test_training_names_the_optimiser_that_is_checked():

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 
 from replicate.evidence import claims, published, rows
 from replicate.evidence.experiment import Experiment
+from replicate.evidence.views import tcnn_recognised as recognised
 from replicate.evidence.views import tcnn_verification as views
 from replicate.evidence.views.tcnn_verification import SUFFIX, Accepted
 from replicate.methods.recognition import CONFIGS, FARS, Recogniser
@@ -196,22 +197,25 @@ class TestClusters:
 
     def test_rows_and_table(self, found):
         run = experiment()
-        made = views.cluster_rows(run, found)
+        made = recognised.cluster_rows(run, found)
         values = {(row.method, row.metric): row.value for row in made}
-        assert values[f"clusters by {FC7}", views.ONE] == 70 and values[f"clusters by {FC7}", views.TWO] == 10
+        assert (
+            values[f"clusters by {FC7}", recognised.ONE] == 70
+            and values[f"clusters by {FC7}", recognised.TWO] == 10
+        )
         assert values[f"clusters by {FC5}", "variance of landmarks"] == 50
         assert not any(row.metric == "variance of yaw" for row in made)  # not known
-        table = views.cluster_table(made).data
-        assert table.set_index("measure").loc[views.ONE].tolist()[0].startswith("70.0 [60.0, 80.0]")
+        table = recognised.cluster_table(made).data
+        assert table.set_index("measure").loc[recognised.ONE].tolist()[0].startswith("70.0 [60.0, 80.0]")
         assert rows.load("tcnn", profile="smoke") and {row.artefact for row in made} == {"TCNN-F12"}
 
     def test_the_figure_has_one_picture_for_each_cluster_in_order(self, found, drawing):
-        figure = views.mean_faces(experiment(), found)
+        figure = recognised.mean_faces(experiment(), found)
         shown = [ax.images[0].get_array()[0, 0, 0] for ax in figure.axes if ax.images]
         assert shown == [0, 40, 80, 120]
         assert (
             "4 clusters of 26 synthetic faces" in figure.get_label() and "5 to 8 faces" in figure.get_label()
         )
         few = replace(found, averages=found.averages[:3], sizes=found.sizes[:3])
-        assert sum(bool(ax.images) for ax in views.mean_faces(experiment(), few).axes) == 3
+        assert sum(bool(ax.images) for ax in recognised.mean_faces(experiment(), few).axes) == 3
         plt.close("all")

@@ -1,4 +1,4 @@
-"""What the TCNN chapter shows of face recognition (§5.2): Table 2 with other aligners, on other people; the claim; the pipeline; and Fig. 12."""
+"""What the TCNN chapter shows of face recognition (§5.2): Table 2 with other aligners, on other people; the claim; and the pipeline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,12 @@ from replicate.faces import protocols
 from replicate.faces.faceset import FaceSet
 from replicate.faces.people import People
 from replicate.faces.sources import FaceSource
-from replicate.methods import recognition, recognition_clusters, recognition_training, tcnn, tcnn_training
+from replicate.methods import recognition, recognition_training, tcnn, tcnn_training
 from replicate.methods.recognition import CONFIGS, FARS, AlignedFaces, Recogniser
-from replicate.methods.recognition_clusters import RecognisedClusters
 from replicate.methods.recognition_training import ALIGNERS, CASCADE, TCNN, VANILLA, Aligners
 from replicate.metrics import Comparison, bootstrap_mean, nme, paired_bootstrap
 
-TABLE, DIFFERENCES, PIPELINE, MEANS = "TCNN-T2", "TCNN-S25", "TCNN-S24", "TCNN-F12"
+TABLE, DIFFERENCES, PIPELINE = "TCNN-T2", "TCNN-S25", "TCNN-S24"
 CLAIM = "TCNN-C19"
 SEEDS = 1  # recognisers: one training takes longer than all others of this chapter
 OWN = f"{TCNN}, own labels"  # the tweaked network whose warped images keep their own points
@@ -38,14 +37,6 @@ METRIC = {far: f"TAR at FAR {far:g}" for far in FARS}
 SPREAD = ", standard deviation over splits"
 MINUS = f", minus that of {TCNN}"
 ERROR = "mean error"
-WITHIN = {  # metrics of the clusters of Fig. 12
-    "variance of landmarks": "landmarks",
-    "variance of gender": 0,
-    "variance of smiling": 1,
-    "variance of eyeglasses": 2,
-    "variance of yaw": "yaw",
-}
-ONE, TWO = "pictures of one person in one cluster", "pictures of two people in one cluster"
 
 
 # What is measured ---------------------------------------------------------------------------------------------------------------------------
@@ -365,84 +356,3 @@ def _first(run: Experiment, count: int) -> FaceSet:
         faces = FaceSource("janus", "five", "synthetic", run.profile).sample(5 * count)
     _, first = np.unique(faces.identity, return_index=True)
     return faces.subset(np.sort(first)[:count])
-
-
-# Fig. 12 ------------------------------------------------------------------------------------------------------------------------------------
-
-
-def clusters(run: Experiment) -> RecognisedClusters:
-    """The clusters of the run's seed, from the model store; made now if they are absent."""
-    config = CONFIGS[run.profile]
-    return recognition_clusters.obtain(
-        config, run.profile, run.faces, run.seed, device=run.device, fresh=run.fresh
-    )[0]
-
-
-def mean_faces(run: Experiment, found: RecognisedClusters) -> Figure:
-    """Fig. 12: mean images of the clusters of fc7 in a square, neighbours being alike."""
-    columns = int(np.ceil(np.sqrt(len(found.averages))))
-    lines = -(-len(found.averages) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(0.85 * columns, 0.85 * lines), squeeze=False, layout="constrained"
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, image in zip(axes.flat, found.averages, strict=False):
-        ax.imshow(image, interpolation="bilinear")
-    smallest, largest = int(found.sizes.min()), int(found.sizes.max())
-    figure.set_label(
-        f"Mean images of {len(found.averages)} clusters of {int(found.sizes.sum()):,} {run.faces} faces by fc7 of the recogniser, {smallest} to {largest} "
-        "faces each, ordered by the first principal component of their centres."
-    )
-    shown = dict(subset="mtfl/train", images=int(found.sizes.sum()), seeds=1)
-    return run.record_figure(MEANS, "mean images of clusters by what a recogniser sees", figure, **shown)
-
-
-def cluster_rows(run: Experiment, found: RecognisedClusters) -> list[Row]:
-    """How much the faces of a cluster have in common, by kind of features: pose and attributes, and who they are."""
-    made = []
-    for name, within in found.within.items():
-        values = {metric: _per_cluster(within, what) for metric, what in WITHIN.items()} | {
-            ONE: within.one_person
-        }
-        for metric, one in values.items():
-            one = one[np.isfinite(one)]
-            if len(one) > 1:
-                made.append(_cluster_row(run, found, name, metric, bootstrap_mean(one)))
-        made.append(_cluster_row(run, found, name, TWO, (within.two_people, None, None)))
-    run.record(made)
-    return made
-
-
-def _per_cluster(within: recognition_clusters.Within, what: str | int) -> np.ndarray:
-    """(K,) of a measure: landmarks are averaged."""
-    if isinstance(what, int):
-        return within.labels[:, what]
-    return within.yaw if what == "yaw" else within.landmarks.mean(1)
-
-
-def _cluster_row(
-    run: Experiment, found: RecognisedClusters, name: str, metric: str, interval: Sequence
-) -> Row:
-    value, low, high = interval
-    return Row(
-        artefact=MEANS, method=f"clusters by {name}", protocol="mtfl", subset="train", points=None, metric=metric, normaliser=NO_NORMALISER,
-        value=value, ci_low=low, ci_high=high, unit="%", images=int(found.sizes.sum()), seeds=1, faces=run.faces, profile=run.profile,
-        device=describe_device(choose_device(run.device)),
-    )  # fmt: skip
-
-
-def cluster_table(made: Sequence[Row]) -> Table:
-    """Rows of `cluster_rows`, one line for each measure and one column for each kind of features."""
-    methods = list(dict.fromkeys(row.method for row in made))
-    found = {(row.method, row.metric): row for row in made}
-    lines = []
-    for metric in dict.fromkeys(row.metric for row in made):
-        cells = []
-        for method in methods:
-            row = found[method, metric]
-            interval = f" [{row.ci_low:.1f}, {row.ci_high:.1f}]" if row.ci_low is not None else ""
-            cells.append(f"{row.value:.1f}{interval}")
-        lines.append((metric, *cells))
-    title = "What faces of one cluster have in common: variances in per cent of those of all faces, shares in per cent of the pairs"
-    return Table(pd.DataFrame(lines, columns=["measure", *methods]), captions.caption(made, title))
