@@ -113,11 +113,11 @@ def _predict_plainly(made: RNN, crops: Tensor) -> Tensor:
     maps = made.features(crops)
     shape = made.start(rnn.peaks(made.responses(maps)))
     state = None
-    for regressor in made.regressors:
-        features = rnn.shape_indexed({name: Pooled(one) for name, one in maps.items()}, shape, made.config)
+    for number, regressor in enumerate(made.regressors, start=1):
+        features = made.indexed({name: Pooled(one) for name, one in maps.items()}, shape)
         state = made.lstm(features, *(state or 2 * [torch.zeros_like(features)]))
         change = regressor((features + state[0]).flatten(1)).view_as(shape)
-        shape = shape + rnn.CHANGE * made.config.size * change
+        shape = shape + rnn.CHANGE / number * made.config.size * change
     return shape
 
 

@@ -18,12 +18,16 @@ from replicate.faces.perturbations import Frame
 from replicate.training import Schedule
 from replicate.vocabulary import check_one_of
 
-VERSION = 1  # raise when a change here alters what a training gives
+VERSION = 2  # raise when a change here alters what a training gives
+FEATURES_VERSION = 1  # the same of the first training, see `rnn_training.steps`
 BACKBONES = ("VGG-19", "VGG-S")
 GATES = ("full", "low rank", "per landmark")
 MAPS = ("conv5", "deconv6", "deconv7")
 STRIDES = {"conv5": 4, "deconv6": 2, "deconv7": 1}  # input pixels for each cell of a map, along an axis
 TRAININGS = ("end to end", "two stages")
+_COUNTS = (  # fields of the configuration that count something
+    "nominal", "rank", "steps", "candidates", "batch", "pretraining", "samples", "validation_faces", "validate_every", "patience",
+)  # fmt: skip
 PADDING = 0.2  # §IV-B: on all sides of the box, in its widths
 NOMINAL = (128, 256)  # Table VIII: sizes of the input
 
@@ -35,7 +39,8 @@ class RNNConfig:
     Raises
     ------
     ReplicateError
-        For a word that is none of `BACKBONES`, `GATES`, `MAPS` or `TRAININGS`, no map at all, or a number below one.
+        For a word that is none of `BACKBONES`, `GATES`, `MAPS` or `TRAININGS`, no map or one twice, a number out of its range, or an input
+        whose side the layers cannot halve twice.
     """
 
     backbone: str = "VGG-19"  # §III-A, Fig. 2; "VGG-S": Table VII
@@ -66,11 +71,23 @@ class RNNConfig:
         check_one_of("training", self.training, TRAININGS)
         for name in self.pooled:
             check_one_of("pooled", name, MAPS)
-        for name in ("rank", "steps", "candidates", "batch"):
-            if getattr(self, name) < 1:
-                raise ReplicateError(f"{name}: got {getattr(self, name)}, expected one or more")
-        if not self.pooled:
-            raise ReplicateError(f"pooled: got no map, expected some of {', '.join(MAPS)}")
+        for name in _COUNTS:
+            if getattr(self, name) < 1 or getattr(self, name) != int(getattr(self, name)):
+                raise ReplicateError(
+                    f"{name}: got {getattr(self, name)}, expected a whole number, one or more"
+                )
+        for name in ("width", "scale", "step_size"):
+            if not getattr(self, name) > 0:
+                raise ReplicateError(f"{name}: got {getattr(self, name)}, expected more than zero")
+        for name in ("box", "weight"):
+            if not getattr(self, name) >= 0:
+                raise ReplicateError(f"{name}: got {getattr(self, name)}, expected zero or more")
+        if not self.pooled or len(set(self.pooled)) < len(self.pooled):
+            raise ReplicateError(f"pooled: got {self.pooled}, expected some of {', '.join(MAPS)}, each once")
+        if self.size < STRIDES["conv5"] or self.size % STRIDES["conv5"]:
+            raise ReplicateError(
+                f"nominal and scale: got an input of {self.size} pixels, expected a multiple of {STRIDES['conv5']}, which maps of all layers cover"
+            )
 
     @property
     def size(self) -> int:
@@ -211,7 +228,7 @@ def mapping_loss(maps: Tensor, points: Tensor) -> Tensor:
 
 
 class MappingLoss(torch.autograd.Function):
-    """conv8, its peaks and `mapping_loss` in one pass over each face: the maps A, fifty times the face, are never held for a batch."""
+    """conv8, its peaks and `mapping_loss` in one pass over each face: the maps A, more than twenty times the face, are never held for a batch."""
 
     @staticmethod
     def forward(ctx, maps: Tensor, weight: Tensor, bias: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,15 +364,12 @@ class _SIP(torch.autograd.Function):
         return torch.zeros((), device=places.device), None, None, None
 
 
-SCALE = 1 / 16  # our choice: of pooled features, so that Adam's first steps do not saturate the gates
-
-
 def shape_indexed(maps: Mapping[str, Pooled], shapes: Tensor, config: RNNConfig) -> Tensor:
-    """F (N, L, C): of all maps that are pooled, one after the other; times `SCALE`, which weights before and after could as well contain."""
-    parts = [
-        maps[name].at((shapes + 0.5) / STRIDES[name] - 0.5, config.radius(name)) for name in config.pooled
-    ]
-    return SCALE * torch.cat(parts, -1)
+    """F (N, L, C) around shapes (N, L, 2): of all maps that are pooled, one after the other."""
+    return torch.cat(
+        [maps[name].at((shapes + 0.5) / STRIDES[name] - 0.5, config.radius(name)) for name in config.pooled],
+        -1,
+    )
 
 
 # §III-C Recurrent shape features -----------------------------------------------------------------------------------------------------------
@@ -363,6 +377,10 @@ def shape_indexed(maps: Mapping[str, Pooled], shapes: Tensor, config: RNNConfig)
 
 class LSTM(nn.Module):
     """Recurrent shape features, Eq. 11: the cell's output has no tanh. All four gates are one product.
+
+    Weights begin with a variance of one, and what they multiply is divided by the root of its length, so that products do not depend on
+    the length. Weights of Eq. 11 could contain the division; but steps of Adam are as long for each of thousands of weights, and without it
+    the first few of them would drive all gates to their ends, where they stay.
 
     Parameters
     ----------
@@ -383,29 +401,36 @@ class LSTM(nn.Module):
             self.reduced = nn.Linear(2 * size, rank, bias=False)
             self.matrix = nn.Linear(rank, 4 * size)
         else:
-            self.weight = nn.Parameter(
-                torch.randn(points, 2 * channels, 4 * channels) / (2 * channels) ** 0.5
-            )
-            self.bias = nn.Parameter(torch.zeros(points, 1, 4 * channels))
+            self.weight = nn.Parameter(torch.empty(points, 2 * channels, 4 * channels))
+            self.bias = nn.Parameter(torch.empty(points, 1, 4 * channels))
+        for name, parameter in self.named_parameters():
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter)
 
     def forward(self, features: Tensor, before: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """F~^k and C^k from F^k, F~^(k-1) and C^(k-1), all (N, L, C)."""
         if self.gates == "per landmark":
-            both = torch.cat([features, before], -1).transpose(0, 1)
+            both = _shared(torch.cat([features, before], -1)).transpose(0, 1)
             products = torch.baddbmm(self.bias, both, self.weight).transpose(0, 1).chunk(4, -1)
         else:
-            both = torch.cat([features.flatten(1), before.flatten(1)], 1)
-            both = both if self.gates == "full" else self.reduced(both)
+            both = _shared(torch.cat([features.flatten(1), before.flatten(1)], 1))
+            both = both if self.gates == "full" else _shared(self.reduced(both))
             products = [part.view_as(features) for part in self.matrix(both).chunk(4, -1)]
         kept, forgotten, shown = (part.sigmoid() for part in products[:3])
         cell = forgotten * cell + kept * products[3].tanh()
         return shown * cell, cell
 
 
+def _shared(inputs: Tensor) -> Tensor:
+    """Inputs of a product, divided by the root of their number."""
+    return inputs / inputs.shape[-1] ** 0.5
+
+
 # The whole: Fig. 1 -------------------------------------------------------------------------------------------------------------------------
 
 STEP = 1 / 32  # our choice: unit of shapes in the loss, in sides of the input
-CHANGE = STEP / 10  # our choice: unit of what regressors say, lest Adam's first steps throw shapes about
+CHANGE = (
+    STEP / 4
+)  # our choice, by validation: unit of what regressors say, lest Adam's first steps throw shapes about
 
 
 class RNN(nn.Module):
@@ -433,6 +458,8 @@ class RNN(nn.Module):
         for layer in self.regressors:
             nn.init.normal_(layer.weight, std=1e-3)  # so that shapes stay where they are at first
             nn.init.zeros_(layer.bias)
+        self.register_buffer("pooled_mean", torch.zeros(channels))
+        self.register_buffer("pooled_deviation", torch.ones(channels))
         self.register_buffer("candidates", candidates)
         self.register_buffer("mean", mean)
 
@@ -457,20 +484,37 @@ class RNN(nn.Module):
         """S^0 (N, L, 2): the candidate that is nearest to the peaks (N, L, 2) of conv8."""
         return nearest(peaks, self.candidates)
 
+    def indexed(self, maps: Mapping[str, Pooled], shapes: Tensor) -> Tensor:
+        """F (N, L, C) in the units in which the recurrent features are added to it, see `standardise`."""
+        return (shape_indexed(maps, shapes, self.config) - self.pooled_mean) / self.pooled_deviation
+
+    @torch.no_grad()
+    def standardise(self, features: Tensor) -> None:
+        """Let F have a mean of 0 and a standard deviation of 1 in each channel where it is as `features` (..., C).
+
+        Our choice: as they are pooled, features are all positive and far larger than recurrent features can be.
+        """
+        deviation, mean = torch.std_mean(features.float().flatten(0, -2), 0)
+        self.pooled_mean.copy_(mean)
+        self.pooled_deviation.copy_(
+            deviation.clamp_min(float(deviation.mean()) / 10 or 1.0)
+        )  # channels may be dead
+
     def refine(self, maps: Mapping[str, Pooled], start: Tensor) -> list[Tensor]:
         """Eq. 7 to 13: S^0 to S^K, each (N, L, 2). A step sees the shape before it as given: no gradient passes from step to step but through F~."""
         shapes, state = [start], None
-        for regressor in self.regressors:
+        for number, regressor in enumerate(self.regressors, start=1):
             before = shapes[-1].detach()
             with torch.autocast(start.device.type, torch.bfloat16):
-                features = shape_indexed(maps, before, self.config)
+                features = self.indexed(maps, before)
                 if self.lstm is None:
                     seen = features
                 else:
                     state = self.lstm(features, *(state or 2 * [torch.zeros_like(features)]))
                     seen = features + state[0]
                 change = regressor(seen.flatten(1)).float()
-            shapes.append(before + CHANGE * self.config.size * change.view_as(start))
+            # Adam's steps are as long where there is little left to learn, and would drown late changes in noise
+            shapes.append(before + CHANGE / number * self.config.size * change.view_as(start))
         return shapes
 
 

@@ -21,13 +21,15 @@ from replicate.faces.perturbations import RNN_VARIANTS
 from replicate.faces.sources import FaceSource
 from replicate.geometry import apply_transform, box_centre, box_size, invert
 from replicate.methods import rnn
-from replicate.methods.rnn import PADDING, RNN, VERSION, Pooled, RNNConfig
+from replicate.methods.rnn import FEATURES_VERSION, PADDING, RNN, VERSION, Pooled, RNNConfig
 from replicate.metrics import nme
 from replicate.store import ModelKey, StoredModel
 from replicate.training import FitReport
+from replicate.vocabulary import check_one_of
 
 MOST_SHAPES = 20_000  # our choice: of the enlarged set, from which candidates come
 MANY = 500  # our choice: candidates from which on k-means goes through the shapes in batches
+STANDARDISED = 16  # our choice: batches that features are standardised by
 CHUNK = 64  # faces that pass the network at a time
 NORMALISER = "inter-pupil"
 
@@ -40,7 +42,18 @@ def squares(boxes: np.ndarray) -> np.ndarray:
 
     A box W wide and H high gets 0.2 W on all sides, and the longer side of what comes out is the side of the input. Beyond the shorter sides
     the paper has zeros, we what the photograph has there.
+
+    Raises
+    ------
+    ReplicateError
+        If a box is not finite or has no area.
     """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    sound = np.isfinite(boxes).all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    if not sound.all():
+        raise ReplicateError(
+            f"boxes: got {boxes[~sound][0].tolist()} and {(~sound).sum() - 1} more like it, expected finite x_min < x_max and y_min < y_max"
+        )
     boxes = torch.as_tensor(np.asarray(boxes), dtype=torch.float64)
     size = box_size(boxes)
     side = (size.amax(-1) + 2 * PADDING * size[..., 0]) / (1 + 2 * PADDING)
@@ -96,11 +109,11 @@ def candidates(shapes: Tensor, count: int, seed: int) -> Tensor:
     Raises
     ------
     ReplicateError
-        If there are not as many shapes.
+        If there are not as many shapes, or none is asked for.
     """
-    if count > len(shapes):
+    if not 1 <= count <= len(shapes):
         raise ReplicateError(
-            f"candidates: got {count} of {len(shapes)} training shapes, expected no more than there are"
+            f"candidates: got {count} of {len(shapes)} training shapes, expected one or more and no more than there are"
         )
     kind = KMeans if count < MANY else partial(MiniBatchKMeans, batch_size=4 * MANY)
     found = kind(count, n_init=1, random_state=seed).fit(shapes.flatten(1).cpu().numpy())
@@ -137,7 +150,8 @@ def keys(config: RNNConfig, source: FaceSource, profile: str, seed: int) -> list
         described = asdict(step.config) | {"learns": step.learns, "pooled": list(step.config.pooled)}
         del described["sanity_gate"], described["training"], described["pretraining"]
         parent = found[-1].hash if found else ""
-        found.append(ModelKey("rnn", described, source.fingerprint, profile, seed, VERSION, parent))
+        version = FEATURES_VERSION if step.learns == "features" else VERSION
+        found.append(ModelKey("rnn", described, source.fingerprint, profile, seed, version, parent))
     return found
 
 
@@ -191,7 +205,7 @@ def obtain_features(
         return _train(first, [], source, seed, checkpoint, where)
 
     model = store.get(keys(config, source, profile, seed)[0], train, fresh=fresh)
-    return assemble(first.config, model).to(where)
+    return _for_use(_continued(first.config, model)).to(where)
 
 
 def obtain_candidates(config: RNNConfig, source: FaceSource, profile: str, seed: int, count: int) -> Tensor:
@@ -202,7 +216,7 @@ def obtain_candidates(config: RNNConfig, source: FaceSource, profile: str, seed:
         "validation": config.validation_faces,
         "count": count,
     }
-    key = ModelKey("rnn-candidates", described, source.fingerprint, profile, seed, VERSION)
+    key = ModelKey("rnn-candidates", described, source.fingerprint, profile, seed, FEATURES_VERSION)
 
     def find(_: Path) -> store.Training:
         faces = source.load()
@@ -217,6 +231,10 @@ def assemble(config: RNNConfig, model: StoredModel) -> RNN:
     """The network that a stored model holds."""
     network = RNN(config, model.tensors["candidates"], model.tensors["mean"])
     network.load_state_dict(model.tensors)
+    return _for_use(network)
+
+
+def _for_use(network: RNN) -> RNN:
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -235,6 +253,8 @@ def _train(
     out = held_out(len(faces), config.validation_faces)
     samples, checked = enlarged(faces.subset(~out), config, seed, device), faces.subset(out)
     network = _begun(config, samples, before, seed).to(device, memory_format=torch.channels_last)
+    if step.learns != "features":
+        _standardise(network, samples)
     losses = {"everything": rnn.loss, "features": _features_loss, "regression": _regression_loss}
     network.features.requires_grad_(step.learns != "regression")
     network.conv8.requires_grad_(step.learns != "regression")
@@ -254,7 +274,15 @@ def _train(
 
 
 def held_out(count: int, validation: int) -> np.ndarray:
-    """(count,) bool: the faces that validate, drawn at random once and for all seeds; a fifth at most."""
+    """(count,) bool: the faces that validate, drawn at random once and for all seeds; a fifth at most.
+
+    Raises
+    ------
+    ReplicateError
+        If there are fewer than five faces.
+    """
+    if count < 5:
+        raise ReplicateError(f"training faces: got {count}, expected five or more, of which one validates")
     chosen = np.random.default_rng(0).permutation(count)[: min(validation, count // 5)]
     return np.isin(np.arange(count), chosen)
 
@@ -265,11 +293,26 @@ def _begun(config: RNNConfig, samples: EnlargedSamples, before: list[StoredModel
     if not before:
         shapes = shapes_of(samples, MOST_SHAPES, seed)
         return RNN(config, candidates(shapes, config.candidates, seed), samples.framed.points.mean(0).cpu())
-    tensors = before[-1].tensors
-    network = RNN(config, tensors["candidates"], tensors["mean"])
-    kept = {name: value for name, value in tensors.items() if name.startswith(("features.", "conv8."))}
+    return _continued(config, before[-1])
+
+
+def _continued(config: RNNConfig, model: StoredModel) -> RNN:
+    """A network whose conv-deconv part and all shapes are those of a model of features; the rest is new."""
+    network = RNN(config, model.tensors["candidates"], model.tensors["mean"])
+    kept = {name: value for name, value in model.tensors.items() if name.startswith(("features.", "conv8."))}
     network.load_state_dict(kept, strict=False)
     return network
+
+
+@torch.no_grad()
+def _standardise(network: RNN, samples: EnlargedSamples) -> None:
+    """`RNN.standardise` by features around the true shapes of the first batches."""
+    seen = []
+    for number in range(STANDARDISED):
+        crops, points = samples(number)
+        maps = {name: Pooled(one) for name, one in network.maps(crops).items()}
+        seen.append(rnn.shape_indexed(maps, points, network.config))
+    network.standardise(torch.cat(seen))
 
 
 def _features_loss(network: RNN, crops: Tensor, points: Tensor) -> Tensor:
@@ -318,7 +361,19 @@ def predict(network: RNN, canvases: Canvases, starts: Mapping[str, str | Tensor]
     starts : mapping
         By name: `LAST` for the network's own candidates, `MEAN` for its mean shape, `PEAKS` for the peaks of conv8 alone, or other
         candidates (M, L, 2).
+
+    Raises
+    ------
+    ReplicateError
+        If there is no face, no candidate, or a start by another name.
     """
+    if not len(canvases):
+        raise ReplicateError("faces: got none, expected one or more")
+    for name, start in starts.items():
+        if isinstance(start, str):
+            check_one_of("start", start, (LAST, MEAN, PEAKS))
+        elif not len(start):
+            raise ReplicateError(f"start {name!r}: got no candidates, expected one or more")
     fast = rnn.for_inference(network)
     found: dict[str, list[list[Tensor]]] = {name: [] for name in starts}
     for index in torch.arange(len(canvases), device=network.mean.device).split(CHUNK):

@@ -66,6 +66,11 @@ def test_each_network_differs_from_the_main_one_in_what_its_name_says():
     assert {name: config.recurrent for name, config in by_word.items()} == {
         name: name.endswith("with recurrent features") for name in by_word
     }
+    assert changes(views.gated("cpu"), main) == {
+        "RNN": {},
+        "RNN, full gates": {"gates": "full"},
+        "RNN, gates per landmark": {"gates": "per landmark"},
+    }
     assert changes(views.trainings("cpu"), main) == {
         "RNN, two-stage training": {"training": "two stages"},
         "RNN": {},
@@ -215,7 +220,11 @@ def test_claims_on_recurrence_have_the_right_sides(run):
     assert [small.claim, large.claim, deep.claim, more.claim] == [f"RNN-C{number}" for number in (1, 2, 3, 4)]
     assert (small.left, small.right, large.left) == (7.0, 10.0, 8.0)
     assert (deep.left, deep.right) == (9.0, 10.0) and "256 pixels: -0.5" in deep.note
-    assert (more.left, more.right, more.verdict) == (3.0, 0.5, "reproduced")
+    assert (more.left, more.right, more.verdict) == (
+        3.0,
+        1.0,
+        "reproduced",
+    ) and "256 pixels: +1.5" in more.note
     assert {one.verdict for one in (small, large, deep)} == {"reproduced"}
 
 
@@ -223,9 +232,12 @@ def test_the_large_network_may_gain_more_and_lose(run):
     gains = {("VGG-S", 128): 0.5, ("VGG-S", 256): 2.0, ("VGG-19", 128): 1.0, ("VGG-19", 256): -1.0}
     _, _, deep, _ = views.judge_recurrence(run, runs_of_networks(gains))
     assert deep.verdict == "not reproduced"  # one of the two sizes is refuted
+    gains |= {("VGG-S", 128): 2.0}
+    *_, more = views.judge_recurrence(run, runs_of_networks(gains))
+    assert more.verdict == "reproduced"
     gains |= {("VGG-19", 256): 3.0}
     *_, more = views.judge_recurrence(run, runs_of_networks(gains))
-    assert more.verdict == "not reproduced" and more.difference == pytest.approx(-2.5)
+    assert more.verdict == "not reproduced" and more.difference == pytest.approx(-1.0)  # at 256 pixels
 
 
 def test_claims_on_size_have_the_right_sides(run):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from replicate import training
 from replicate.evidence import ambiguities
 from replicate.faces.perturbations import RNN_JITTER, RNN_VARIANTS
 from replicate.methods import rnn, rnn_training
@@ -48,6 +49,9 @@ def test_choices_of_the_network_are_those_of_the_modules():
         0.01, rel=0.3
     )
     assert "one of 0.001" in choice(23)
+    assert "gates from a deviation of 1 on inputs divided by the root of their number" in choice(23)
+    assert network.lstm.matrix.weight.std().item() == pytest.approx(1, rel=0.1)
+    assert not network.lstm.matrix.bias.any()
     assert network.regressors[0].weight.std().item() == pytest.approx(0.001, rel=0.1)
     assert not network.conv8.bias.any() and not network.regressors[0].bias.any()
     assert choice(2) == "yes, both"
@@ -100,6 +104,7 @@ def test_choices_of_the_training():
     said = choice(21)
     assert f"Adam from {PAPER.step_size:g}" in said and f"batches of {PAPER.batch}" in said
     assert f"{PAPER.samples:,} images (at the cpu profile {CPU.samples:,})" in said
+    assert f"gradients longer than {training.GRADIENT_NORM_LIMIT:g}" in said
     schedule = PAPER.schedule()
     assert schedule.step_size_at(schedule.steps // 20) == PAPER.step_size  # after a twentieth
     assert schedule.step_size_at(schedule.steps) == pytest.approx(0, abs=1e-9)
@@ -114,6 +119,23 @@ def test_choices_of_the_training():
     assert stages[0].config.samples == PAPER.pretraining and stages[1].config.samples == PAPER.samples
     said = choice(1)
     assert f"{PAPER.pretraining:,} images (at the cpu profile {CPU.pretraining:,})" in said
+
+
+def test_units_of_the_regression():
+    said = choice(41)
+    assert f"around the true landmarks of {rnn_training.STANDARDISED * PAPER.batch} training images" in said
+    assert (
+        said.endswith("what the k-th regressor says is in 1/(128 k) of the input's side")
+        and rnn.CHANGE == 1 / 128
+    )
+
+
+def test_boxes_at_the_cpu_profile_and_of_the_smaller_input():
+    sides = [rnn.STRIDES[name] * (2 * CPU.radius(name) + 1) for name in rnn.MAPS]
+    assert "Boxes then have {}, {} and {} pixels".format(*sides) in ENTRIES["RNN-A16"].reason
+    small, large = (replace(PAPER, nominal=nominal) for nominal in rnn.NOMINAL)
+    assert choice(42) == "6 pixels of either input" and PAPER.box == 6
+    assert small.radius("deconv7") == large.radius("deconv7")
 
 
 def test_choices_of_the_augmentation():

@@ -164,12 +164,25 @@ def test_convergence_is_judged_at_the_fourth_step(run):
 def test_the_worst_step_decides(run, errors, verdict, decisive):
     _, falling = views.judge_steps(run, [stepped(*errors)])
     assert (falling.claim, falling.verdict) == ("RNN-C12", verdict)
-    assert falling.note.startswith(f"{decisive}: ") and falling.note.count("step ") == 4
+    assert (
+        falling.note.startswith(f"before minus after each step; {decisive}: ")
+        and falling.note.count("step ") == 4
+    )
     assert claims.recorded("rnn", ["smoke"])[-1] == falling
 
 
-def test_a_step_that_changes_nothing_is_inconclusive(run):
-    noise = np.where(np.arange(FACES) % 2, 0.1, -0.1)
+@pytest.mark.parametrize(
+    ("noise", "verdict"),
+    [(0.1, "reproduced"), (0.6, "inconclusive")],  # the margin is 0.07
+)
+def test_a_step_that_changes_nothing_raises_nothing_if_that_is_sure_enough(run, noise, verdict):
+    noise = np.where(np.arange(FACES) % 2, noise, -noise)
     errors = {"0 steps": 9.0, "1 steps": 8.0, "2 steps": 7.0, "3 steps": 7.0 + noise, "4 steps": 6.5}
     _, falling = views.judge_steps(run, [one_run(6.5, **errors)])
-    assert falling.verdict == "inconclusive" and falling.note.startswith("step 3: ")
+    assert falling.verdict == verdict
+    assert ("before minus after each step; step 3: " in falling.note) == (verdict == "inconclusive")
+
+
+def test_a_step_that_raises_the_error_by_less_than_a_hundredth_counts_as_none(run):
+    _, falling = views.judge_steps(run, [stepped(9.0, 8.0, 7.0, 7.05, 7.0, 7.0)])
+    assert falling.verdict == "reproduced"

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import re
 import weakref
 from dataclasses import replace
 
@@ -217,7 +218,7 @@ def test_cells_of_coarser_maps_lie_where_the_input_has_the_landmark():
             torch.stack([axis.expand(len(axis), -1), axis[:, None].expand(-1, len(axis))])[None]
         )
     shapes = torch.tensor([[[7.5, 21.5], [19.5, 3.5]]])
-    found = rnn.shape_indexed(maps, shapes, replace(config, box=0.0)).view(1, 2, 3, 2) / rnn.SCALE
+    found = rnn.shape_indexed(maps, shapes, replace(config, box=0.0)).view(1, 2, 3, 2)
     farthest = (found - shapes[:, :, None]).abs().amax((0, 1, 3))
     assert (farthest <= torch.tensor([2.0, 1.0, 0.5])).all()  # half a cell
     assert [config.radius(name) for name in rnn.MAPS] == [0, 1, 3]
@@ -234,6 +235,7 @@ def test_the_full_gates_are_equation_11():
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
+    weight = weight / (2 * size) ** 0.5  # of Eq. 11
     i, f, o, g = ((both @ weight.T + bias)[:, n * size : (n + 1) * size] for n in range(4))
     expected = sigmoid(f) * memory.flatten(1).numpy() + sigmoid(i) * np.tanh(g)
     shown, kept = cell(features, before, memory)
@@ -246,9 +248,12 @@ def test_gates_per_landmark_are_full_ones_that_see_one_landmark():
     points, channels = 3, 2
     alone, full = LSTM(points, channels, "per landmark", 0), LSTM(points, channels, "full", 0)
     size = points * channels
+    more = points**0.5  # a full product shares among as many times more inputs
     matrix = torch.zeros(2, points, channels, 4, points, channels)
     for landmark in range(points):
-        matrix[:, landmark, :, :, landmark] = alone.weight[landmark].detach().view(2, channels, 4, channels)
+        matrix[:, landmark, :, :, landmark] = more * alone.weight[landmark].detach().view(
+            2, channels, 4, channels
+        )
     full.matrix.weight.data = matrix.reshape(2 * size, 4 * size).T.contiguous()
     full.matrix.bias.data.zero_()
     inputs = [torch.randn(4, points, channels) for _ in range(3)]
@@ -258,11 +263,44 @@ def test_gates_per_landmark_are_full_ones_that_see_one_landmark():
 def test_gates_of_low_rank_are_full_ones_whose_matrix_is_a_product():
     torch.manual_seed(6)
     low, full = LSTM(3, 2, "low rank", 4), LSTM(3, 2, "full", 0)
-    full.matrix.weight.data = low.matrix.weight.detach() @ low.reduced.weight.detach()
+    full.matrix.weight.data = low.matrix.weight.detach() @ low.reduced.weight.detach() / 4**0.5
     full.matrix.bias.data = low.matrix.bias.detach()
     inputs = [torch.randn(4, 3, 2) for _ in range(3)]
     torch.testing.assert_close(low(*inputs), full(*inputs))
     assert torch.linalg.matrix_rank(full.matrix.weight) == 4
+
+
+@pytest.mark.parametrize("gates", rnn.GATES)
+def test_gates_stay_open_when_adam_pushes_all_their_weights_one_way(gates):
+    """Thousands of inputs with a common sign, as pooled features have, and ten steps that all say the same."""
+    torch.manual_seed(7)
+    cell = LSTM(68, 24, gates, 128)
+    features = 1 + torch.rand(4, 68, 24)
+    before = torch.zeros_like(features)
+    optimiser = torch.optim.Adam(cell.parameters(), 1e-3)
+    for _ in range(10):
+        optimiser.zero_grad()
+        shown, _ = cell(features, before, before)
+        (-shown.sum()).backward()
+        optimiser.step()
+    shown, memory = cell(features, before, before)
+    ratio = (shown / memory).detach()  # the output gate
+    assert ((ratio > 0.95) | (ratio < 0.05)).float().mean() < 0.2
+
+
+def test_features_are_standardised_by_channel():
+    made = network()
+    seen = torch.stack([torch.randn(500) * 3 + 7, torch.randn(500) / 10, torch.zeros(500)], -1)
+    seen = torch.cat([seen, seen], -1)
+    made.standardise(seen)
+    torch.testing.assert_close(made.pooled_mean, seen.mean(0))
+    torch.testing.assert_close(made.pooled_deviation[:1], seen[:, :1].std(0))
+    assert made.pooled_deviation[2] == pytest.approx(seen.std(0).mean().item() / 10)  # a dead channel
+    maps = {"deconv7": Pooled(torch.full((1, 6, SMALL.size, SMALL.size), 10.0))}
+    found = made.indexed(maps, torch.ones(1, 5, 2))
+    assert found[0, 0, 0].item() == pytest.approx((10 - seen[:, 0].mean().item()) / seen[:, 0].std().item())
+    made.standardise(torch.zeros(4, 6))  # nothing alive
+    assert torch.isfinite(made.indexed(maps, torch.ones(1, 5, 2))).all()
 
 
 def test_full_gates_at_full_width_have_the_weights_that_the_paper_implies():
@@ -288,16 +326,18 @@ def test_a_regression_that_adds_nothing_leaves_the_start():
 def test_a_step_adds_what_its_regressor_says_of_both_kinds_of_features():
     """Eq. 7, step by step, without autocast."""
     made = network(replace(SMALL, steps=2))
+    made.standardise(torch.tensor([0.25, 0.75]).expand(6, 2).T * 1.0)
+    made.pooled_deviation.fill_(0.25)
     maps = {"deconv7": Pooled(torch.rand(1, 6, SMALL.size, SMALL.size))}
     start = torch.rand(1, 5, 2) * (SMALL.size - 1)
     with torch.autocast("cpu", enabled=False):
         state = 2 * [torch.zeros(1, 5, 6)]
         expected = [start]
-        for layer in made.regressors:
-            features = rnn.shape_indexed(maps, expected[-1], SMALL)
+        for number, layer in enumerate(made.regressors, start=1):
+            features = (rnn.shape_indexed(maps, expected[-1], SMALL) - 0.5) / 0.25
             state = made.lstm(features, *state)
             change = layer((features + state[0]).flatten(1)).view(1, 5, 2)
-            expected.append(expected[-1] + change * SMALL.size / 320)
+            expected.append(expected[-1] + change * SMALL.size / 128 / number)
     for one, other in zip(made.refine(maps, start), expected, strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)  # bfloat16 against full precision
 
@@ -353,11 +393,19 @@ def test_the_fast_copy_says_the_same():
         ("gates", "sparse", "gates: got 'sparse'"),
         ("training", "stages", "training: got 'stages'"),
         ("pooled", ("conv4",), "pooled: got 'conv4'"),
-        ("pooled", (), "pooled: got no map"),
-        ("candidates", 0, "candidates: got 0, expected one or more"),
-        ("steps", 0, "steps: got 0, expected one or more"),
+        ("pooled", (), "pooled: got (), expected some of"),
+        ("candidates", 0, "candidates: got 0, expected a whole number, one or more"),
+        ("steps", 0, "steps: got 0, expected a whole number, one or more"),
+        ("rank", 1.5, "rank: got 1.5, expected a whole number"),
+        ("samples", 0, "samples: got 0"),
+        ("width", 0.0, "width: got 0.0, expected more than zero"),
+        ("step_size", float("nan"), "step_size: got nan"),
+        ("weight", -1.0, "weight: got -1.0, expected zero or more"),
+        ("box", -4.0, "box: got -4.0"),
+        ("pooled", ("deconv7", "deconv7"), "each once"),
+        ("nominal", 250, "an input of 31 pixels, expected a multiple of 4"),
     ],
 )
 def test_unknown_words_are_named(field, value, words):
-    with pytest.raises(ReplicateError, match=words.replace("(", r"\(")):
+    with pytest.raises(ReplicateError, match=re.escape(words)):
         replace(SMALL, **{field: value})

@@ -11,7 +11,7 @@ from replicate import training
 from replicate.errors import ReplicateError
 from replicate.geometry import apply_transform
 from replicate.methods import rnn_training
-from replicate.methods.rnn import CONFIGS, RNNConfig
+from replicate.methods.rnn import CONFIGS, RNN, RNNConfig
 from replicate.methods.rnn_training import LAST, MEAN, PEAKS
 
 torch.set_num_threads(1)
@@ -58,6 +58,30 @@ def test_boxes_get_a_fifth_of_their_width_and_their_longer_side_fills_the_input(
     sides = found[:, 2:] - found[:, :2]
     np.testing.assert_allclose(sides, np.repeat(np.array([[140.0], [160], [168]]) / 1.4, 2, 1))
     np.testing.assert_allclose(found[:, :2] + found[:, 2:], boxes[:, :2] + boxes[:, 2:])  # the same centres
+
+
+@pytest.mark.parametrize("box", [[0, 0, np.nan, 5], [5, 0, 0, 5], [0, 3, 4, 3]])
+def test_boxes_without_area_are_refused(box):
+    with pytest.raises(ReplicateError, match="0 more like it, expected finite x_min < x_max"):
+        rnn_training.squares(np.array([[0, 0, 9, 9], box], float))
+
+
+def test_too_few_faces_to_hold_one_out():
+    with pytest.raises(ReplicateError, match="training faces: got 4, expected five or more"):
+        rnn_training.held_out(4, 100)
+    assert rnn_training.held_out(5, 100).sum() == 1
+
+
+def test_what_cannot_be_predicted_is_said():
+    network = RNN(SMALL, torch.zeros(1, 5, 2), torch.zeros(5, 2))
+    faces = toy_faces(1)
+    image, box = faces.images, faces.boxes
+    with pytest.raises(ReplicateError, match="faces: got none"):
+        rnn_training.predict_boxes(network, [], np.empty((0, 4)), {"a": LAST})
+    with pytest.raises(ReplicateError, match="start: got 'anywhere'"):
+        rnn_training.predict_boxes(network, image, box, {"a": "anywhere"})
+    with pytest.raises(ReplicateError, match="start 'a': got no candidates"):
+        rnn_training.predict_boxes(network, image, box, {"a": torch.empty(0, 5, 2)})
 
 
 def test_the_corners_of_a_padded_box_are_those_of_the_input():
@@ -107,6 +131,8 @@ def test_candidates_without_end_are_the_shapes_themselves():
     shapes = torch.rand(6, 5, 2, generator=torch.Generator().manual_seed(0))
     found = rnn_training.candidates(shapes, 6, seed=0)
     assert torch.cdist(shapes.flatten(1), found.flatten(1)).min(1).values.max() < 1e-5
+    with pytest.raises(ReplicateError, match="got 0 of 6 training shapes"):
+        rnn_training.candidates(torch.rand(6, 5, 2), 0, seed=0)
     with pytest.raises(ReplicateError, match="got 7 of 6 training shapes"):
         rnn_training.candidates(shapes, 7, seed=0)
 

@@ -25,6 +25,7 @@ from replicate.metrics import bootstrap_mean, paired_bootstrap
 SUBSETS = ("common", "challenging", "full")  # of 300-W
 RNN = "RNN"  # the main network, as the profile has it
 TWO_STAGES = "RNN, two-stage training"
+FULL, PER_LANDMARK = "RNN, full gates", "RNN, gates per landmark"
 WITH, WITHOUT = "with recurrent features", "without recurrent features"
 
 
@@ -50,6 +51,13 @@ def networks(profile: str) -> dict[str, RNNConfig]:
     }
 
 
+def gated(profile: str) -> dict[str, RNNConfig]:
+    """The main network with other gates than those of low rank: Eq. 11 as printed, and landmarks that see nothing of one another."""
+    main = rnn.CONFIGS[profile]
+    others = {FULL: replace(main, gates="full"), PER_LANDMARK: replace(main, gates="per landmark")}
+    return {RNN: main, **others}
+
+
 def trainings(profile: str) -> dict[str, RNNConfig]:
     """The main network trained in two stages (Fig. 10), and end to end: Table XI."""
     main = rnn.CONFIGS[profile]
@@ -73,14 +81,16 @@ def test_sets(run: Experiment) -> dict[str, FaceSource]:
 
 
 def test_all(
-    run: Experiment, configs: Mapping[str, RNNConfig], sources: Mapping[str, FaceSource]
+    run: Experiment,
+    configs: Mapping[str, RNNConfig],
+    sources: Mapping[str, FaceSource],
+    *,
+    points: bool = False,
 ) -> dict[str, dict[str, list[Predictions]]]:
     """Runs of several networks, all trained on 300-W, by test set and name. See `tested.test_rnn`."""
-    train, seeds = run.source("300w", "train"), run.seeds(1)
+    train, how = run.source("300w", "train"), dict(seeds=run.seeds(1), points=points)
     return {
-        subset: {
-            name: tested.test_rnn(run, config, train, source, seeds=seeds) for name, config in configs.items()
-        }
+        subset: {name: tested.test_rnn(run, config, train, source, **how) for name, config in configs.items()}
         for subset, source in sources.items()
     }
 
@@ -109,6 +119,10 @@ RECURRENCE = tuple(
     for backbone in ("VGG-S", "VGG-19")
     for nominal in (128, 256)
 )  # fmt: skip
+GATES = (
+    Change("full for low rank", FULL, RNN),
+    Change("per landmark for low rank", PER_LANDMARK, RNN),
+)
 TRAININGS = (
     Change("two stages for SDM", TWO_STAGES, "SDM"),
     Change("end to end for two stages", RNN, TWO_STAGES),
@@ -222,12 +236,16 @@ def judge_recurrence(run: Experiment, results: Runs) -> list[Verdict]:
         for nominal in (128, 256)
     }
     after, before = ({f"{n} pixels": sides["VGG-19", n][place] for n in (128, 256)} for place in (0, 1))
-    gains = [gain(*sides[which]) for which in (("VGG-S", 128), ("VGG-19", 256))]
+    gains = {
+        f"{n} pixels": [gain(*sides[backbone, n]) for backbone in ("VGG-S", "VGG-19")] for n in (128, 256)
+    }
+    compared = {size: paired_bootstrap(*both) for size, both in gains.items()}
+    seeds, images = gains["256 pixels"][0].shape
     return [
         run.judge("RNN-C1", *sides["VGG-S", 128]),
         run.judge("RNN-C2", *sides["VGG-S", 256]),
         run.judge_on("RNN-C3", after, before),
-        run.judge_comparison("RNN-C4", paired_bootstrap(*gains), gains[0].shape[1], gains[0].shape[0]),
+        run.judge_comparison("RNN-C4", compared, images, seeds),
     ]
 
 

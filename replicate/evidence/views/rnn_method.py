@@ -39,7 +39,7 @@ def check_equations(seed: int = 0) -> dict[str, float]:
         "pooling, against a loop over landmarks (Fig. 5)": _pooling_apart(maps, points)[0],
         "where its gradient goes": _pooling_apart(maps, points)[1],
         "recurrent features (Eq. 11)": _lstm_apart(random),
-        "steps (Eqs 7 and 16), in units of a side": _steps_apart(random),
+        "steps (Eqs 7 and 16), relative to the farthest move": _steps_apart(random),
     }  # fmt: skip
 
 
@@ -108,7 +108,8 @@ def _lstm_apart(random: torch.Generator) -> float:
     features, before, cell = torch.randn(3, 2, 3, 4, generator=random, dtype=torch.float64)
     lstm = LSTM(3, 4, "full", 0).double().requires_grad_(False)
     both = np.concatenate([features.flatten(1), before.flatten(1)], 1)
-    i, f, o, g = np.split(both @ lstm.matrix.weight.numpy().T + lstm.matrix.bias.numpy(), 4, axis=1)
+    weights = lstm.matrix.weight.numpy().T / both.shape[1] ** 0.5  # of Eq. 11, see `LSTM`
+    i, f, o, g = np.split(both @ weights + lstm.matrix.bias.numpy(), 4, axis=1)
     i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
     memory = f * cell.flatten(1).numpy() + i * np.tanh(g)
     shown, kept = lstm(features, before, cell)
@@ -124,12 +125,13 @@ def _steps_apart(random: torch.Generator) -> float:
     maps = {"deconv7": Pooled(torch.rand(1, 6, config.size, config.size, generator=random))}
     expected = [config.size * torch.rand(1, 5, 2, generator=random)]
     found, state = network.refine(maps, expected[0]), 2 * [torch.zeros(1, 5, 6)]
-    for layer in network.regressors:
-        features = rnn.shape_indexed(maps, expected[-1], config)
+    for number, layer in enumerate(network.regressors, start=1):
+        features = network.indexed(maps, expected[-1])
         state = network.lstm(features, *state)
         change = layer((features + state[0]).flatten(1)).view(1, 5, 2)
-        expected.append(expected[-1] + rnn.STEP * config.size * change)
-    return max(_far(one, other) for one, other in zip(found, expected, strict=True)) / config.size
+        expected.append(expected[-1] + rnn.CHANGE / number * config.size * change)
+    apart = max(_far(one, other) for one, other in zip(found, expected, strict=True))
+    return apart / _far(expected[-1], expected[0])
 
 
 # Augmentation (S2) ------------------------------------------------------------------------------------------------------------------------

@@ -199,13 +199,12 @@ def judge_steps(run: Experiment, runs: Sequence[Predictions]) -> list[Verdict]:
     shapes = by_step(runs)
     converged = run.judge("RNN-C11", shapes[stepped(4)], shapes[stepped(len(shapes))])
     claim = claims.get("RNN-C12")
-    each = {
-        f"step {step}": judging.judge(
-            claim, shapes[stepped(step)], shapes[stepped(step - 1)], faces=run.faces, profile=run.profile
-        )
-        for step in range(2, len(shapes) + 1)
-    }
+    each = {}
+    for step in range(2, len(shapes) + 1):
+        sides = (shapes[stepped(step - 1)], shapes[stepped(step)])
+        judged = judging.judge(claim, *sides, faces=run.faces, profile=run.profile)
+        each[f"step {step}"] = replace(judged, note="")
     ranked = sorted(each, key=lambda name: verdicts.ORDER.index(each[name].verdict))
-    falling = verdicts.combine([each[name] for name in ranked], ranked)
+    falling = verdicts.combine([each[name] for name in ranked], ranked, "before minus after each step")
     claims.record([falling])
     return [converged, falling]
