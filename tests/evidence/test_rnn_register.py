@@ -125,7 +125,7 @@ def test_units_of_the_regression():
     said = choice(41)
     assert f"around the true landmarks of {rnn_training.STANDARDISED * PAPER.batch} training images" in said
     assert (
-        said.endswith("what the k-th regressor says is in 1/(128 k) of the input's side")
+        said.endswith("what the k-th regressor of 1 to 8 says is in 1/(128 k) of the input's side")
         and rnn.CHANGE == 1 / 128
     )
 

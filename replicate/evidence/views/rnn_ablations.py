@@ -106,11 +106,13 @@ def test_sdm(run: Experiment, source: FaceSource) -> list[Predictions]:
 
 SIZES = (
     *(
-        Change(f"{backbone}: 256 for 128 pixels", label(backbone, 256), label(backbone, 128))
+        Change(f"{backbone}: 256 instead of 128 pixels", label(backbone, 256), label(backbone, 128))
         for backbone in ("VGG-S", "VGG-19")
     ),
     *(
-        Change(f"{nominal} pixels: VGG-19 for VGG-S", label("VGG-19", nominal), label("VGG-S", nominal))
+        Change(
+            f"{nominal} pixels: VGG-19 instead of VGG-S", label("VGG-19", nominal), label("VGG-S", nominal)
+        )
         for nominal in (128, 256)
     ),
 )
@@ -120,19 +122,19 @@ RECURRENCE = tuple(
     for nominal in (128, 256)
 )  # fmt: skip
 GATES = (
-    Change("full for low rank", FULL, RNN),
-    Change("per landmark for low rank", PER_LANDMARK, RNN),
+    Change("full instead of low rank", FULL, RNN),
+    Change("per landmark instead of low rank", PER_LANDMARK, RNN),
 )
 TRAININGS = (
-    Change("two stages for SDM", TWO_STAGES, "SDM"),
-    Change("end to end for two stages", RNN, TWO_STAGES),
+    Change("two stages instead of SDM", TWO_STAGES, "SDM"),
+    Change("end to end instead of two stages", RNN, TWO_STAGES),
 )
 DEEPEST = from_maps("deconv7")
 MAPS = (
-    Change("conv5 for deconv7", from_maps("conv5"), DEEPEST),
-    Change("deconv6 for deconv7", from_maps("deconv6"), DEEPEST),
-    Change("deconv7 and conv5", from_maps("conv5", "deconv7"), DEEPEST),
-    Change("deconv7 and deconv6", from_maps("deconv6", "deconv7"), DEEPEST),
+    Change("conv5 instead of deconv7", from_maps("conv5"), DEEPEST),
+    Change("deconv6 instead of deconv7", from_maps("deconv6"), DEEPEST),
+    Change("conv5 added to deconv7", from_maps("conv5", "deconv7"), DEEPEST),
+    Change("deconv6 added to deconv7", from_maps("deconv6", "deconv7"), DEEPEST),
 )
 
 

@@ -96,7 +96,10 @@ def table(
                 )
             )
     columns = ["change", "test set", *(f"{who}, {unit}" for unit in ("points", "%") for who in ("the paper", "here"))]  # fmt: skip
-    return Table(pd.DataFrame(lines, columns=columns), sets_caption(run, results, changes[-1].after, title))
+    return Table(
+        pd.DataFrame(lines, columns=columns),
+        sets_caption(run, results, changes[-1].after, f"{title}: below nought where it lowers the error"),
+    )
 
 
 def plot(

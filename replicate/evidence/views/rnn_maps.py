@@ -97,7 +97,7 @@ def probability_maps(run: Experiment, maps: Maps, markup_name: str) -> Figure:
     figure.set_label(
         f"Maps of all {len(maps.wanted)} landmarks of one generated face. Above, true probabilities, a small pyramid at each landmark; below, what conv8 "
         f"of a network gives that was trained on {run.faces} faces. In the middle the face with its true shape, the places of the largest values, and the "
-        f"candidate that is nearest to these, with landmarks {numbers} in orange; on the right the maps of these three around the true landmark, enlarged."
+        f"candidate that is nearest to these, with landmarks {numbers} in orange; on the right the maps of these three around the true landmark, enlarged, with a cross at the true landmark and a circle at the largest value."
     )
     title = "true and predicted probability maps of one generated face"
     return run.record_figure("RNN-F3", title, figure, seeds=1)

@@ -50,10 +50,10 @@ def search_changes(run: Experiment, config: RNNConfig) -> tuple[Change, ...]:
     """What Table X changes: the search for the mean shape, and other numbers of candidates for the one in use."""
     own = searched(config.candidates)
     others = (
-        Change(f"{count:,} candidates for {config.candidates}", searched(count), own)
+        Change(f"{count:,} instead of {config.candidates} candidates", searched(count), own)
         for count in tested.CANDIDATES[run.profile]
     )
-    return (Change(f"{config.candidates} candidates for the mean shape", own, MEAN), *others)
+    return (Change(f"{config.candidates} candidates instead of the mean shape", own, MEAN), *others)
 
 
 def judge_starts(run: Experiment, config: RNNConfig, results: Runs) -> list[Verdict]:
@@ -204,7 +204,7 @@ def judge_steps(run: Experiment, runs: Sequence[Predictions]) -> list[Verdict]:
         sides = (shapes[stepped(step - 1)], shapes[stepped(step)])
         judged = judging.judge(claim, *sides, faces=run.faces, profile=run.profile)
         each[f"step {step}"] = replace(judged, note="")
-    ranked = sorted(each, key=lambda name: verdicts.ORDER.index(each[name].verdict))
+    ranked = sorted(each, key=lambda name: (verdicts.ORDER.index(each[name].verdict), each[name].ci_low))
     falling = verdicts.combine([each[name] for name in ranked], ranked, "before minus after each step")
     claims.record([falling])
     return [converged, falling]

@@ -19,7 +19,7 @@ from replicate.faces.sources import FaceSource
 from replicate.metrics import Interval, bootstrap_mean
 
 NORMALISER = "inter-pupil"  # of all errors here
-FEW = 6  # settings that can all be named on an axis
+FEW, SPARSE = 6, 4  # settings that can all be named on an axis, and on a logarithmic one
 
 
 def sweep_rows(run: Experiment, artefact: str, source: FaceSource, results: Runs, what: str) -> list[Row]:
@@ -105,17 +105,19 @@ def sweep_plot(
         interval_curves(ax, bands, places, legend=source is next(iter(by_source)))
         ax.set_xlabel(label)
         ax.set_title(on_faces(run, source, results[methods[0]]), fontsize="small")
+        settings = sorted({place for one in places.values() for place in one})
         if log:
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
-        elif len(settings := sorted({place for one in places.values() for place in one})) <= FEW:
+        if len(settings) <= (SPARSE if log else FEW):
             ax.set_xticks(settings)
-        else:
+        elif not log:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         parts.append(f"{source.protocol} {source.split}: {_in_words(bands, places)}")
     axes[0, 0].set_ylabel(f"mean error (% of {NORMALISER} distance)")
     figure.suptitle(
-        f"profile {run.profile}; bands: 95 %, less how much harder some faces are than others",
+        f"profile {run.profile}; bands: 95 %, less how much harder some faces are than others"
+        + "; dotted: in use" * (used is not None),
         fontsize="small",
     )
     figure.set_label(f"Mean error in per cent by {label}, profile {run.profile}. " + " ".join(parts))
