@@ -69,7 +69,6 @@ def test_each_network_differs_from_the_main_one_in_what_its_name_says():
     assert changes(views.gated("cpu"), main) == {
         "RNN": {},
         "RNN, full gates": {"gates": "full"},
-        "RNN, gates per landmark": {"gates": "per landmark"},
     }
     assert changes(views.trainings("cpu"), main) == {
         "RNN, two-stage training": {"training": "two stages"},

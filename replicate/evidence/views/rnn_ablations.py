@@ -25,7 +25,7 @@ from replicate.metrics import bootstrap_mean, paired_bootstrap
 SUBSETS = ("common", "challenging", "full")  # of 300-W
 RNN = "RNN"  # the main network, as the profile has it
 TWO_STAGES = "RNN, two-stage training"
-FULL, PER_LANDMARK = "RNN, full gates", "RNN, gates per landmark"
+FULL = "RNN, full gates"
 WITH, WITHOUT = "with recurrent features", "without recurrent features"
 
 
@@ -52,10 +52,9 @@ def networks(profile: str) -> dict[str, RNNConfig]:
 
 
 def gated(profile: str) -> dict[str, RNNConfig]:
-    """The main network with other gates than those of low rank: Eq. 11 as printed, and landmarks that see nothing of one another."""
+    """The main network with gates of low rank, and with those of Eq. 11 as printed."""
     main = rnn.CONFIGS[profile]
-    others = {FULL: replace(main, gates="full"), PER_LANDMARK: replace(main, gates="per landmark")}
-    return {RNN: main, **others}
+    return {RNN: main, FULL: replace(main, gates="full")}
 
 
 def trainings(profile: str) -> dict[str, RNNConfig]:
@@ -121,10 +120,7 @@ RECURRENCE = tuple(
     for backbone in ("VGG-S", "VGG-19")
     for nominal in (128, 256)
 )  # fmt: skip
-GATES = (
-    Change("full instead of low rank", FULL, RNN),
-    Change("per landmark instead of low rank", PER_LANDMARK, RNN),
-)
+GATES = (Change("full gates instead of those of low rank", FULL, RNN),)
 TRAININGS = (
     Change("two stages instead of SDM", TWO_STAGES, "SDM"),
     Change("end to end instead of two stages", RNN, TWO_STAGES),
